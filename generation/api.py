@@ -1,0 +1,275 @@
+"""The JSON API under /api/: schema in, service, schema out. Every refusal has the one error shape."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.exceptions import BadRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http.multipartparser import MultiPartParserError
+from django.utils.text import slugify
+from ninja import NinjaAPI, Query
+from ninja.errors import HttpError, ValidationError
+from ninja.parser import Parser
+
+from generation import audio_files, cards
+from generation.api_schemas import (
+    ErrorOut,
+    GenerationIn,
+    GenerationOut,
+    ModelOut,
+    ModelsOut,
+    TakeOut,
+    TakesOut,
+)
+from generation.audio_response import audio_response
+from generation.models import Job, Take
+from generation.services import jobs, submission, takes
+from generation.services.submission import GenerationRefused, GenerationRequest, QueueFull
+from generation.version import VERSION
+from registry.services import ModelNotFound, get_model_config, list_models
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_TAKES = 200
+MAX_ID = 2**63 - 1
+
+
+class BoundedParser(Parser):
+    """JSON bodies of bounded size and depth; what is not an object is refused with a sentence."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        """The body as JSON. Raises HttpError 413 or 400."""
+        if len(request.body) > MAX_BODY_BYTES:
+            raise HttpError(413, f"The request is larger than {MAX_BODY_BYTES // 1024} kB. Shorten the prompt.")
+        try:
+            return json.loads(request.body)
+        except (ValueError, RecursionError):
+            raise HttpError(400, "The request is not JSON. Send an object such as {\"prompt\": \"slow piano\"}.") from None
+
+
+api = NinjaAPI(
+    title="MusicGen Studio",
+    version=VERSION,
+    description=(
+        "Text to music over HTTP. A refusal is always `{\"error\": sentence, \"error_code\": CODE, ...facts}`."
+        " In local mode no login is needed; in shared mode the session's login is."
+    ),
+    urls_namespace="api",
+    parser=BoundedParser(),
+)
+
+
+def _refuse(request: HttpRequest, status: int, error: str, code: str, **facts: Any) -> HttpResponse:
+    return api.create_response(request, {"error": error, "error_code": code, **facts}, status=status)
+
+
+@api.exception_handler(GenerationRefused)
+def _generation_refused(request: HttpRequest, refused: GenerationRefused) -> HttpResponse:
+    errors = {_api_name(name): refusal.message for name, refusal in refused.refusals.items()}
+    status = 429 if isinstance(refused, QueueFull) else 400
+    facts = {name: _finite(value) for name, value in refused.first.facts.items()}
+    return _refuse(request, status, str(refused), refused.first.code, **{**facts, "errors": errors})
+
+
+@api.exception_handler(ModelNotFound)
+def _model_not_found(request: HttpRequest, problem: ModelNotFound) -> HttpResponse:
+    return _refuse(request, 404, str(problem), "MODEL_NOT_FOUND", model_id=problem.model_id)
+
+
+@api.exception_handler(Http404)
+def _not_found(request: HttpRequest, problem: Http404) -> HttpResponse:
+    return _refuse(request, 404, "There is nothing here, or it is not yours.", "NOT_FOUND")
+
+
+@api.exception_handler(takes.TakeFileMissing)
+def _file_missing(request: HttpRequest, problem: takes.TakeFileMissing) -> HttpResponse:
+    return _refuse(request, 410, str(problem), "TAKE_FILE_MISSING")
+
+
+@api.exception_handler(ValidationError)
+def _invalid(request: HttpRequest, problem: ValidationError) -> HttpResponse:
+    errors = {}
+    for item in problem.errors:
+        place = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "request", "filters")]
+        errors[".".join(place) or "request"] = f"{item['msg']}."
+    name, sentence = next(iter(errors.items()))
+    return _refuse(request, 400, f"{name}: {sentence}", "INVALID_REQUEST", errors=errors)
+
+
+@api.exception_handler(HttpError)
+def _http_error(request: HttpRequest, problem: HttpError) -> HttpResponse:
+    code = {413: "REQUEST_TOO_LARGE"}.get(problem.status_code, "INVALID_REQUEST")
+    return _refuse(request, problem.status_code, str(problem), code)
+
+
+@api.exception_handler(BadRequest)
+@api.exception_handler(MultiPartParserError)
+def _bad_request(request: HttpRequest, problem: Exception) -> HttpResponse:
+    return _refuse(request, 400, "The request could not be read. Send JSON.", "INVALID_REQUEST")
+
+
+def _api_name(name: str) -> str:
+    return {"model_id": "model", "__all__": "request"}.get(name, name)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: what is refused for being one is answered as null."""
+    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
+
+
+# Models.
+
+
+@api.get("/models", response=ModelsOut, tags=["models"], operation_id="list_models")
+def models_list(request: HttpRequest) -> Any:
+    """Every model the studio knows, and which one is active."""
+    rows = list_models()
+    return {
+        "models": [row.as_dict() for row in rows],
+        "current_model": next((row.pk for row in rows if row.is_active), None),
+    }
+
+
+@api.get("/models/{path:model_id}", response={200: ModelOut, 404: ErrorOut}, tags=["models"], operation_id="get_model")
+def model_detail(request: HttpRequest, model_id: str) -> Any:
+    """One model, by its id or its Hugging Face id."""
+    return get_model_config(model_id[:300].replace("\0", "")).as_dict()
+
+
+# Generations.
+
+
+@api.post(
+    "/generations",
+    response={202: GenerationOut, 400: ErrorOut, 413: ErrorOut, 429: ErrorOut},
+    tags=["generations"],
+    operation_id="create_generation",
+)
+def generation_create(request: HttpRequest, wanted: GenerationIn) -> Any:
+    """Queue a job. The answer comes at once; follow it with `GET /api/generations/{id}`."""
+    values = wanted.dict()
+    job = submission.submit_job(
+        owner=request.user, request=GenerationRequest(model_id=values.pop("model"), **values)
+    )
+    return 202, GenerationOut.of(job, cards.card_of(job))
+
+
+@api.get(
+    "/generations/{int:job_id}",
+    response={200: GenerationOut, 400: ErrorOut, 404: ErrorOut},
+    tags=["generations"],
+    operation_id="get_generation",
+)
+def generation_detail(request: HttpRequest, job_id: int) -> Any:
+    """How far a job is, and its takes."""
+    job = _job_for_user(request, job_id)
+    return GenerationOut.of(job, cards.card_of(job))
+
+
+@api.post(
+    "/generations/{int:job_id}/cancel",
+    response={202: GenerationOut, 400: ErrorOut, 404: ErrorOut, 409: ErrorOut},
+    tags=["generations"],
+    operation_id="cancel_generation",
+)
+def generation_cancel(request: HttpRequest, job_id: int) -> Any:
+    """End a job within a step of its engine. What was made so far is kept as a partial take."""
+    job = _job_for_user(request, job_id)
+    if not jobs.request_cancel(job):
+        return _refuse(
+            request, 409, f"The job has already ended: it is {job.status}.", "JOB_ENDED", status=job.status
+        )
+    job = _job_for_user(request, job_id)
+    return 202, GenerationOut.of(job, cards.card_of(job))
+
+
+# Takes.
+
+
+@api.get("/takes", response={200: TakesOut, 400: ErrorOut}, tags=["takes"], operation_id="list_takes")
+def takes_list(
+    request: HttpRequest,
+    q: str = Query("", max_length=200, description="Words that the prompt or title must hold."),
+    model: str = Query("", max_length=80, description="Model id."),
+    favourites: bool = False,
+    before: int | None = Query(None, ge=1, le=MAX_ID, description="Takes older than this id."),
+    limit: int = Query(50, ge=1, le=MAX_TAKES),
+) -> Any:
+    """Your takes, newest first."""
+    found = Take.objects.for_user(request.user).kept().matching(q.replace("\0", ""))
+    if model:
+        found = found.filter(model_id=model.replace("\0", ""))
+    if favourites:
+        found = found.filter(is_favourite=True)
+    total = found.count()
+    if before is not None:
+        found = found.filter(pk__lt=before)
+    rows = list(found.order_by("-id")[: limit + 1])
+    return {
+        "takes": [TakeOut.of(take) for take in rows[:limit]],
+        "total": total,
+        "next_before": rows[limit - 1].pk if len(rows) > limit else None,
+    }
+
+
+@api.get(
+    "/takes/{int:take_id}",
+    response={200: TakeOut, 400: ErrorOut, 404: ErrorOut},
+    tags=["takes"],
+    operation_id="get_take",
+)
+def take_detail(request: HttpRequest, take_id: int) -> Any:
+    """One take and its recipe."""
+    return TakeOut.of(_take_for_user(request, take_id))
+
+
+@api.api_operation(
+    ["GET", "HEAD"],
+    "/takes/{int:take_id}/audio",
+    response={200: None, 206: None, 304: None, 400: ErrorOut, 404: ErrorOut, 410: ErrorOut, 416: None},
+    tags=["takes"],
+    operation_id="get_take_audio",
+    url_name="take_audio",
+)
+def take_audio(
+    request: HttpRequest,
+    take_id: int,
+    format: str = Query("wav", max_length=20, description="wav, flac, ogg or mp3."),
+    download: bool = Query(False, description="Ask the browser to save it as a file."),
+) -> HttpResponseBase:
+    """The audio, whole or by HTTP range. Every format carries the recipe in its metadata."""
+    take = _take_for_user(request, take_id)
+    try:
+        wanted = audio_files.audio_format(format)
+    except audio_files.UnknownFormat as problem:
+        return _refuse(request, 400, str(problem), "UNKNOWN_FORMAT", formats=list(audio_files.FORMATS))
+    path = takes.file_in_format(take, wanted)
+    name = slugify(take.display_title)[:60].strip("-") or "take"
+    return audio_response(
+        request,
+        path,
+        media_type=wanted.media_type,
+        entity_tag=f"{take.sha256[:32]}-{wanted.name}",
+        download_name=f"{name}-{take.pk}.{wanted.name}" if download else "",
+    )
+
+
+def _job_for_user(request: HttpRequest, job_id: int) -> Job:
+    job = (
+        Job.objects.for_user(request.user).select_related("model").filter(pk=job_id).first()
+        if job_id <= MAX_ID
+        else None
+    )
+    if job is None:
+        raise Http404
+    return job
+
+
+def _take_for_user(request: HttpRequest, take_id: int) -> Take:
+    take = (
+        Take.objects.for_user(request.user).kept().filter(pk=take_id).first() if take_id <= MAX_ID else None
+    )
+    if take is None:
+        raise Http404
+    return take

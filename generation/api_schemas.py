@@ -1,0 +1,205 @@
+"""Shapes of the JSON API: what scripts send and what they get. No logic beyond reading rows into shapes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from ninja import Schema
+from pydantic import ConfigDict, Field
+
+from generation.cards import JobCard
+from generation.models import Job, Take
+from registry.models import whole_if_equal
+
+FormatName = Literal["wav", "flac", "ogg", "mp3"]
+
+
+class ErrorOut(Schema):
+    """The one shape of every refusal: a sentence for people, a code for scripts, and the figures it rests on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: str = Field(description="A sentence that says what is wrong and what to do.")
+    error_code: str = Field(description="A constant for scripts, such as DURATION_TOO_LONG.")
+    errors: dict[str, str] | None = Field(
+        None, description="The sentence for each refused field, by the field's name."
+    )
+
+
+class ModelOut(Schema):
+    """One model and what it can do."""
+
+    id: str
+    display_name: str
+    hf_model_id: str
+    max_duration_seconds: float = Field(description="Longest take, the operator's override included.")
+    recommended_duration_seconds: float
+    tokens_per_second: int = Field(description="Frames of the codec for each second of audio.")
+    vram_requirement_gb: float = Field(description="Memory it needs, in GB of 10^9 bytes.")
+    sample_rate: int
+    channels: int
+    codebooks: int
+    parameters: int | None
+    description: str
+    licence: str = Field(description="Licence of the weights.")
+    licence_url: str
+    is_active: bool = Field(description="Whether new jobs use it by default.")
+    is_playable: bool
+    unplayable_reason: str
+
+
+class ModelsOut(Schema):
+    """Every model, and the one that new jobs use by default."""
+
+    models: list[ModelOut]
+    current_model: str | None
+
+
+class GenerationIn(Schema):
+    """A request for music. Everything but the prompt has a default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(
+        description="What the music should sound like. 1 to 1000 characters, unless the operator set another limit.",
+        examples=["slow piano ballad, soft and warm"],
+    )
+    duration_seconds: float | None = Field(
+        None,
+        description=(
+            "Length in seconds: more than 0, at most the model's `max_duration_seconds` (30 for the official"
+            " models, 20 for musicgen-demo, unless overridden; see `GET /api/models`). The default is the model's"
+            " `recommended_duration_seconds`. A longer one is refused: `Duration 45s exceeds model limit of 30s`."
+        ),
+        examples=[10],
+    )
+    model: str | None = Field(None, description="Model id; the default is the active model.")
+    seed: int | None = Field(
+        None, description="0 to 4294967295; the default is a new one. Variations use seed, seed + 1, ..."
+    )
+    guidance_scale: float | None = Field(None, description="1 to 20; 1 turns guidance off. Default 3.")
+    temperature: float | None = Field(None, description="0.05 to 5. Default 1.")
+    top_k: int | None = Field(None, description="0 to 2048; 0 turns it off. Default 250.")
+    top_p: float | None = Field(None, description="0 to 1; 0 turns it off. Default 0.")
+    variations: int | None = Field(
+        None, description="1 to 8, unless the operator set another limit. Default 1."
+    )
+
+
+class TakeOut(Schema):
+    """One finished audio."""
+
+    id: int
+    job_id: int | None
+    variation: int
+    title: str
+    prompt: str
+    seed: int
+    model: str
+    duration_seconds: float
+    frames: int = Field(description="Frames of the codec.")
+    sample_rate: int
+    channels: int
+    is_partial: bool = Field(description="Whether it was cancelled before its full length.")
+    is_favourite: bool
+    licence: str
+    recipe: dict[str, Any] = Field(description="Everything needed to make the take again.")
+    peaks: list[int] = Field(description="Loudest sample of each equal part, 0 to 100.")
+    file_bytes: int
+    sha256: str
+    audio_url: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, take: Take) -> TakeOut:
+        """Read a row."""
+        return cls(
+            id=take.pk,
+            job_id=take.job_id,
+            variation=take.variation,
+            title=take.title,
+            prompt=take.prompt,
+            seed=take.seed,
+            model=take.model_id,
+            duration_seconds=take.duration_seconds,
+            frames=take.frames,
+            sample_rate=take.sample_rate,
+            channels=take.channels,
+            is_partial=take.is_partial,
+            is_favourite=take.is_favourite,
+            licence=take.licence,
+            recipe=take.recipe,
+            peaks=take.peaks,
+            file_bytes=take.file_bytes,
+            sha256=take.sha256,
+            audio_url=take.audio_url,
+            created_at=take.created_at,
+        )
+
+
+class TakesOut(Schema):
+    """A page of takes, newest first."""
+
+    takes: list[TakeOut]
+    total: int
+    next_before: int | None = Field(description="Pass it as `before` to get the next page; null on the last.")
+
+
+class GenerationOut(Schema):
+    """A job: what was asked for, how far it is, and its takes."""
+
+    id: int
+    status: Literal["queued", "running", "finished", "failed", "cancelled"]
+    stage: str = Field(description="starting, loading, encoding, generating or decoding while it runs.")
+    cancel_requested: bool
+    prompt: str
+    model: str
+    duration_seconds: float
+    seed: int
+    guidance_scale: float
+    temperature: float
+    top_k: int
+    top_p: float
+    variations: int
+    frames_done: int
+    frames_total: int = Field(description="Frames over all variations; 0 until the engine has begun.")
+    queue_position: int | None = Field(description="1 for the next to start; null once it runs.")
+    elapsed_seconds: float
+    remaining_seconds: float | None = Field(description="From this machine's record; null when it has none.")
+    error: str | None
+    error_code: str | None
+    takes: list[TakeOut]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job, card: JobCard) -> GenerationOut:
+        """Read a row and its card."""
+        return cls(
+            id=job.pk,
+            status=job.status,  # type: ignore[arg-type]  # a TextChoices value, held by a constraint
+            stage=job.stage,
+            cancel_requested=job.cancel_requested_at is not None,
+            prompt=job.prompt,
+            model=job.model_id,
+            duration_seconds=whole_if_equal(job.duration_seconds),
+            seed=job.seed,
+            guidance_scale=job.guidance_scale,
+            temperature=job.temperature,
+            top_k=job.top_k,
+            top_p=job.top_p,
+            variations=job.variations,
+            frames_done=job.frames_done,
+            frames_total=job.frames_total,
+            queue_position=card.queue_position,
+            elapsed_seconds=round(job.elapsed_seconds(), 3),
+            remaining_seconds=card.remaining_seconds,
+            error=job.error_message or None,
+            error_code=job.error_code or None,
+            takes=[TakeOut.of(take) for take in job.takes.kept().order_by("variation")],
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )

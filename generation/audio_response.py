@@ -1,0 +1,86 @@
+"""Answer with an audio file, or the part of it that a Range header names (RFC 9110, section 14).
+
+Django's FileResponse ignores ranges and reads the whole file under ASGI; players need ranges to seek.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified, StreamingHttpResponse
+
+CHUNK_BYTES: Final = 256 * 1024
+_ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+
+
+class RangeNotSatisfiable(ValueError):
+    """The range begins after the end of the file."""
+
+
+def parse_range(header: str, size_bytes: int) -> tuple[int, int] | None:
+    """First and last byte that the header asks for, or None when the whole file is the answer.
+
+    What is not one plain byte range is ignored, as the RFC allows. Raises RangeNotSatisfiable.
+    """
+    match = _ONE_RANGE.fullmatch(header.strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        wanted = int(last)
+        if wanted == 0 or size_bytes == 0:
+            raise RangeNotSatisfiable
+        return max(0, size_bytes - wanted), size_bytes - 1
+    start, end = int(first), int(last) if last else size_bytes - 1
+    if last and end < start:
+        return None
+    if start >= size_bytes:
+        raise RangeNotSatisfiable
+    return start, min(end, size_bytes - 1)
+
+
+def audio_response(
+    request: HttpRequest, path: Path, *, media_type: str, entity_tag: str, download_name: str = ""
+) -> HttpResponseBase:
+    """200, 206, 304 or 416 for a file. Takes never change, so browsers may keep them; `download_name` saves it."""
+    size_bytes = path.stat().st_size
+    tag = f'"{entity_tag}"'
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": tag,
+        "Cache-Control": "private, max-age=31536000, immutable",
+    }
+    if download_name:
+        headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(download_name, safe='')}"
+    if request.headers.get("If-None-Match") == tag:
+        return HttpResponseNotModified(headers=headers)
+    wanted = None
+    if "Range" in request.headers and request.headers.get("If-Range", tag) == tag:
+        try:
+            wanted = parse_range(request.headers["Range"], size_bytes)
+        except RangeNotSatisfiable:
+            return HttpResponse(status=416, headers={**headers, "Content-Range": f"bytes */{size_bytes}"})
+    start, end = wanted or (0, size_bytes - 1)
+    headers["Content-Length"] = str(end - start + 1)
+    if wanted:
+        headers["Content-Range"] = f"bytes {start}-{end}/{size_bytes}"
+    status = 206 if wanted else 200
+    if request.method == "HEAD":
+        return HttpResponse(status=status, headers=headers, content_type=media_type)
+    return StreamingHttpResponse(
+        _read(path, start, end), status=status, headers=headers, content_type=media_type
+    )
+
+
+async def _read(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        file.seek(start)
+        left = end - start + 1
+        while left > 0 and (chunk := await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk

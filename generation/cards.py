@@ -1,0 +1,236 @@
+"""Jobs as the studio shows them: one card each, every sentence ready to print. Reads rows, writes none.
+
+The same cards serve the first page, an HTMX answer and a push over the socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gated_configs.wording import THIN_SPACE, ordinal, plain_number, spoken_seconds
+from generation.engine.frames import frames_for
+from generation.models import Job, JobStatus, Take
+from generation.services.speed import seconds_per_audio_second
+
+#: Takes that the studio page shows; the library has them all.
+RECENT_TAKES = 12
+#: Cards that one page shows.
+MAX_CARDS = 60
+
+#: Prompts to click.
+EXAMPLES = [
+    "slow piano ballad, soft and warm",
+    "lo-fi hip hop beat with dusty drums and mellow bass",
+    "driving techno, pulsing synth bass, 128 bpm",
+    "acoustic folk guitar, bright and cheerful",
+    "epic orchestral strings building to a climax",
+]
+
+_STAGE_LINES = {
+    "starting": "Starting",
+    "encoding": "Reading the prompt",
+    "decoding": "Turning frames into sound",
+}
+
+
+@dataclass(frozen=True)
+class JobCard:
+    """One card. `state` is one of queued, starting, running, cancelling, failed, cancelled."""
+
+    job: Job
+    state: str
+    percent: float | None
+    status_line: str
+    side_line: str
+    facts: str
+    error_message: str = ""
+    error_detail: str = ""
+    kept_line: str = ""
+    can_cancel: bool = False
+    can_retry: bool = False
+    can_dismiss: bool = False
+    queue_position: int | None = None
+    elapsed_seconds: float = 0.0
+    remaining_seconds: float | None = None
+
+    @property
+    def pk(self) -> int:
+        """The job's number."""
+        return self.job.pk
+
+
+class Queue:
+    """Everybody's unfinished jobs, oldest first: who waits for how long. One query, read once."""
+
+    def __init__(self) -> None:
+        self._jobs = list(Job.objects.unfinished().select_related("model").order_by("id"))
+        self._speeds: dict[str, float | None] = {}
+
+    def position(self, job: Job) -> int:
+        """Place in line of a queued job, 1 for the next one to start."""
+        return 1 + sum(1 for other in self._jobs if other.status == JobStatus.QUEUED and other.pk < job.pk)
+
+    def wait_seconds(self, job: Job) -> float | None:
+        """Seconds until a queued job starts; None when this machine has no record for what is ahead."""
+        total = 0.0
+        for other in self._jobs:
+            if other.status == JobStatus.RUNNING or other.pk < job.pk:
+                left = self.remaining_seconds(other)
+                if left is None:
+                    return None
+                total += left
+        return total
+
+    def remaining_seconds(self, job: Job) -> float | None:
+        """Seconds of work left in a job, from its own pace, else from this machine's record."""
+        rate = job.seconds_per_frame
+        if rate is None:
+            speed = self._speed(job.model_id)
+            if speed is None:
+                return None
+            rate = speed / job.model.tokens_per_second
+        total = job.frames_total or job.variations * frames_for(
+            job.duration_seconds, job.model.tokens_per_second
+        )
+        return max(0.0, (total - job.frames_done) * rate)
+
+    def _speed(self, model_id: str) -> float | None:
+        if model_id not in self._speeds:
+            self._speeds[model_id] = seconds_per_audio_second(model_id)
+        return self._speeds[model_id]
+
+
+def board(user: Any) -> list[JobCard]:
+    """Every card of this person: what runs and waits first, then what ended badly, newest first."""
+    jobs = Job.objects.for_user(user).on_the_board().select_related("model")
+    queue = Queue()
+    unfinished = [job for job in jobs if job.is_unfinished]
+    ended = sorted((job for job in jobs if not job.is_unfinished), key=lambda job: -job.pk)
+    shown = [*unfinished, *ended][:MAX_CARDS]
+    kept = _kept_seconds(ended)
+    return [make_card(job, queue, kept_seconds=kept.get(job.pk)) for job in shown]
+
+
+def card_of(job: Job) -> JobCard:
+    """The card of one job."""
+    return make_card(job, Queue(), kept_seconds=_kept_seconds([job]).get(job.pk))
+
+
+def recent_takes(user: Any) -> list[Take]:
+    """The newest takes of this person, for the studio page."""
+    return list(Take.objects.for_user(user).kept().order_by("-id")[:RECENT_TAKES])
+
+
+def _kept_seconds(jobs: Iterable[Job]) -> dict[int, float]:
+    """Seconds of audio kept from each cancelled or failed job."""
+    kept: dict[int, float] = {}
+    takes = Take.objects.kept().filter(job__in=[job.pk for job in jobs])
+    for job_id, seconds in takes.values_list("job_id", "duration_seconds"):
+        kept[job_id] = kept.get(job_id, 0.0) + seconds
+    return kept
+
+
+def make_card(job: Job, queue: Queue, *, kept_seconds: float | None = None) -> JobCard:
+    """Put a job into words."""
+    facts = [
+        f"{plain_number(job.duration_seconds)}{THIN_SPACE}s",
+        job.model.display_name,
+        f"seed {job.seed}",
+    ]
+    if job.variations > 1:
+        facts.insert(0, f"{job.variations} takes")
+    common: dict[str, Any] = {"job": job, "facts": " · ".join(facts)}
+    match job.status:
+        case JobStatus.QUEUED:
+            return _queued_card(job, queue, common)
+        case JobStatus.RUNNING:
+            return _running_card(job, queue, common)
+        case JobStatus.FAILED:
+            return JobCard(
+                state="failed",
+                percent=None,
+                status_line="Failed",
+                side_line=_kept_line(kept_seconds),
+                error_message=job.error_message,
+                error_detail=job.error_detail,
+                can_retry=True,
+                can_dismiss=True,
+                **common,
+            )
+        case JobStatus.CANCELLED:
+            return JobCard(
+                state="cancelled",
+                percent=None,
+                status_line="Cancelled",
+                side_line="",
+                kept_line=_kept_line(kept_seconds) or "nothing was made yet",
+                can_retry=True,
+                can_dismiss=True,
+                **common,
+            )
+        case _:
+            return JobCard(state="finished", percent=100.0, status_line="Finished", side_line="", **common)
+
+
+def _kept_line(seconds: float | None) -> str:
+    return f"kept {spoken_seconds(seconds)}" if seconds else ""
+
+
+def _queued_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
+    position = queue.position(job)
+    wait = queue.wait_seconds(job)
+    line = "Next in line" if position == 1 else f"{ordinal(position)} in line"
+    if wait is not None and wait >= 1:
+        line += f" · about {spoken_seconds(wait)}"
+    return JobCard(
+        state="queued",
+        percent=None,
+        status_line=line,
+        side_line="trying again" if job.attempts else "",
+        can_cancel=True,
+        queue_position=position,
+        remaining_seconds=wait,
+        **common,
+    )
+
+
+def _running_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
+    elapsed = job.elapsed_seconds()
+    side = [f"{spoken_seconds(elapsed)} elapsed"]
+    per_take = job.frames_total // job.variations if job.frames_total else 0
+    current = min(job.frames_done // per_take + 1, job.variations) if per_take else 1
+    if job.variations > 1:
+        side.insert(0, f"take {current} of {job.variations}")
+    percent = 100 * job.frames_done / job.frames_total if job.frames_total else None
+    remaining: float | None = None
+    if job.cancel_requested_at is not None:
+        state, line = "cancelling", "Cancelling, keeping what was made"
+    elif job.stage == "loading":
+        state, line = "starting", f"Loading {job.model.display_name}"
+        if job.stage_fraction is not None:
+            line += f" · {round(job.stage_fraction * 100)}%"
+        percent = None if job.stage_fraction is None else 100 * job.stage_fraction
+    elif job.stage == "generating" and per_take:
+        state = "running"
+        done_here = job.frames_done - (current - 1) * per_take
+        made = job.duration_seconds * done_here / per_take
+        line = f"{made:.1f} of {plain_number(job.duration_seconds)}{THIN_SPACE}s"
+        remaining = queue.remaining_seconds(job)
+        if remaining is not None:
+            line += f" · {spoken_seconds(remaining)} left"
+    else:
+        state = "running" if job.frames_done else "starting"
+        line = _STAGE_LINES.get(job.stage, "Starting")
+        percent = percent if job.frames_done else None
+    return JobCard(
+        state=state,
+        percent=percent,
+        status_line=line,
+        side_line=" · ".join(side),
+        can_cancel=state != "cancelling",
+        elapsed_seconds=elapsed,
+        remaining_seconds=remaining,
+        **common,
+    )

@@ -1,0 +1,138 @@
+"""Channels consumers: the engine's ear, and the socket of the pages.
+
+Handlers return at once; long work happens in the dispatcher's own task. Every push is read from rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from urllib.parse import parse_qs
+
+from channels.consumer import AsyncConsumer
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from generation import cards, events
+from generation.dispatcher import Dispatcher
+from generation.engine_state import engine_state
+from generation.models import Job
+from generation.partials import announcement as announce
+from generation.partials import out_of_band
+
+logger = logging.getLogger(__name__)
+
+
+class EngineConsumer(AsyncConsumer):
+    """Listens on the channel `generation` and holds this process's dispatcher. One a process."""
+
+    dispatcher: Dispatcher | None = None
+    _task: asyncio.Task[None] | None = None
+
+    async def engine_start(self, message: dict[str, Any]) -> None:
+        """Begin to work. Sent by the process that wants an engine; a second one changes nothing."""
+        cls = type(self)
+        if cls._task is None or cls._task.done():
+            cls.dispatcher = Dispatcher()
+            cls._task = asyncio.create_task(cls.dispatcher.run(), name="dispatcher")
+
+    async def job_submitted(self, message: dict[str, Any]) -> None:
+        """There is work in the queue."""
+        if self.dispatcher is not None:
+            self.dispatcher.wake()
+
+    async def job_cancel_requested(self, message: dict[str, Any]) -> None:
+        """Somebody wants a job to end; it may be in another host's hands."""
+        if self.dispatcher is not None:
+            asyncio.create_task(self.dispatcher.cancel(int(message["job_id"])))
+
+    @classmethod
+    async def stop_engine(cls) -> None:
+        """Hand back the running job and end the runner. Returns when both are done."""
+        if cls.dispatcher is not None and cls._task is not None:
+            await cls.dispatcher.stop()
+            await asyncio.gather(cls._task, return_exceptions=True)
+        cls.dispatcher = None
+        cls._task = None
+
+
+class StudioConsumer(AsyncWebsocketConsumer):
+    """The socket of an open page: a full snapshot first, then each change as a partial swapped out of band.
+
+    What the page shows comes as `?view=`: studio, library or shell.
+    """
+
+    async def connect(self) -> None:
+        """Join the groups, then send the state of everything the page shows."""
+        self.user = self.scope["user"]
+        query = parse_qs(self.scope.get("query_string", b"").decode(errors="replace"))
+        self.view = query.get("view", ["shell"])[0]
+        self.groups_joined = [events.ENGINE_GROUP, events.owner_group(self.user.pk)]
+        # Groups before the snapshot: a change between the two is sent twice rather than lost.
+        for group in self.groups_joined:
+            await self.channel_layer.group_add(group, self.channel_name)
+        await self.accept()
+        await self._push(self._snapshot)
+
+    async def disconnect(self, code: int) -> None:
+        """Leave the groups."""
+        for group in getattr(self, "groups_joined", []):
+            await self.channel_layer.group_discard(group, self.channel_name)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Pages say nothing over the socket: what they want, they post."""
+
+    # Hints.
+
+    async def board_changed(self, message: dict[str, Any]) -> None:
+        """Cards came, went or changed status."""
+        await self._push(self._board, message.get("announcement", ""))
+
+    async def job_progressed(self, message: dict[str, Any]) -> None:
+        """One running job is further on."""
+        await self._push(self._job, message["job_id"])
+
+    async def takes_changed(self, message: dict[str, Any]) -> None:
+        """A take was saved or changed."""
+        await self._push(self._takes)
+
+    async def engine_changed(self, message: dict[str, Any]) -> None:
+        """The engine's state changed."""
+        await self._push(self._chip)
+
+    async def _push(self, make: Any, *arguments: Any) -> None:
+        html = await database_sync_to_async(make, thread_sensitive=False)(*arguments)
+        if html:
+            await self.send(text_data=html)
+
+    # Partials, each read from the rows as they are now.
+
+    def _snapshot(self) -> str:
+        return self._chip() + self._board("") + self._takes()
+
+    def _chip(self) -> str:
+        return out_of_band("generation/_engine_chip.html", {"engine": engine_state()})
+
+    def _board(self, announcement: str) -> str:
+        html = ""
+        if self.view == "studio":
+            html = out_of_band("generation/_queue.html", {"cards": cards.board(self.user)})
+        if announcement:
+            html += announce(announcement)
+        return html
+
+    def _job(self, job_id: int) -> str:
+        if self.view != "studio":
+            return ""
+        job = Job.objects.for_user(self.user).on_the_board().select_related("model").filter(pk=job_id).first()
+        if job is None:
+            return ""
+        return out_of_band("generation/_job_card.html", {"card": cards.card_of(job)})
+
+    def _takes(self) -> str:
+        if self.view != "studio":
+            return ""
+        return out_of_band(
+            "generation/_takes.html", {"takes": cards.recent_takes(self.user), "examples": cards.EXAMPLES}
+        )

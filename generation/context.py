@@ -1,0 +1,29 @@
+"""What every page needs besides its own content: the engine's state, the place in the navigation, the mode of access."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+
+from generation.engine_state import engine_state
+
+_NAVIGATION = {
+    "generation:studio": ("studio", "studio"),
+    "generation:library": ("library", "library"),
+    "registry:settings": ("settings", "shell"),
+}
+
+
+def studio(request: HttpRequest) -> dict[str, Any]:
+    """Context processor. `live_view` tells the socket what the page shows."""
+    name = request.resolver_match.view_name if request.resolver_match else ""
+    nav, live_view = _NAVIGATION.get(name, ("", "shell"))
+    return {
+        "engine": SimpleLazyObject(engine_state),
+        "nav": nav,
+        "live_view": live_view,
+        "access": settings.STUDIO.access,
+    }

@@ -1,0 +1,321 @@
+"""Loads a MusicGen checkpoint from a folder or the hub and says exactly what was loaded.
+
+Decides device and dtype once. Never runs code from a checkpoint, and never fills a missing weight with a
+random one.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerBase
+
+from generation.engine.errors import EngineError
+from generation.engine.hub import fetch_checkpoint
+from generation.engine.memory import is_out_of_memory
+from generation.engine.protocol import (
+    CHECKPOINT_CORRUPT,
+    CHECKPOINT_NOT_FOUND,
+    CHECKPOINT_UNSUPPORTED,
+    DEVICES,
+    DTYPES,
+    ENGINE_ERROR,
+    OUT_OF_MEMORY,
+    LoadStage,
+)
+
+OnProgress = Callable[[LoadStage, float | None], None]  # stage, fraction of it
+
+
+class _Network(MusicgenForConditionalGeneration):
+    """The library's model, but for the codec, which stays in float32: rounding it would be heard."""
+
+    _keep_in_fp32_modules_strict = {"audio_encoder"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A checkpoint in memory, ready to generate, with what its configs say about it."""
+
+    network: MusicgenForConditionalGeneration
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    dtype: torch.dtype  # of text encoder and decoder
+    sample_rate: int
+    frame_rate: int
+    samples_per_frame: int
+    channels: int
+    codebooks: int
+    pad_token: int  # stands where the delay pattern leaves a gap, and starts every sequence
+    revision: str | None  # commit on the hub
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights of all three parts."""
+        return sum(each.numel() for each in self.network.parameters())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all parameters and buffers as they are held."""
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        return sum(each.numel() * each.element_size() for each in tensors)
+
+
+def load_checkpoint(
+    checkpoint: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    on_progress: OnProgress = lambda stage, fraction: None,
+) -> LoadedModel:
+    """Load the checkpoint in a folder, in the hub's cache or on the hub.
+
+    `device` is one of DEVICES, `dtype` one of DTYPES. Raises EngineError with a code of `load.failed`.
+    """
+    try:
+        return _load_checkpoint(checkpoint, revision, device, dtype, on_progress)
+    except EngineError:
+        raise
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            message = f"There was not enough memory to load {checkpoint}. Free some, or use a smaller model."
+            raise EngineError(OUT_OF_MEMORY, message, detail) from error
+        message = f"Loading {checkpoint} failed inside the engine. The details say where."
+        raise EngineError(ENGINE_ERROR, message, detail) from error
+
+
+def _load_checkpoint(
+    checkpoint: str, revision: str | None, device: str, dtype: str, on_progress: OnProgress
+) -> LoadedModel:
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, chosen_device)
+    folder, commit = _locate(checkpoint, revision, on_progress)
+    _check_config(folder, checkpoint)
+    on_progress("reading weights", 0.0)
+    network = _read_weights(folder, checkpoint, chosen_dtype, on_progress)
+    on_progress("preparing", None)
+    _check_parts(network, checkpoint)
+    tokenizer = _read_tokenizer(folder, checkpoint)
+    network.requires_grad_(False).eval().to(chosen_device)
+    codec = network.config.audio_encoder
+    return LoadedModel(
+        network=network,
+        tokenizer=tokenizer,
+        device=chosen_device,
+        dtype=chosen_dtype,
+        sample_rate=codec.sampling_rate,
+        frame_rate=codec.frame_rate,
+        samples_per_frame=codec.hop_length,
+        channels=network.config.decoder.audio_channels,
+        codebooks=network.config.decoder.num_codebooks,
+        pad_token=_pad_token(network),
+        revision=commit,
+    )
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that a name of DEVICES means here; "auto" prefers cuda, then mps, then the CPU."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, there in present.items() if there))
+    if not present.get(device, False):
+        known = ", ".join(DEVICES)
+        raise EngineError(ENGINE_ERROR, f"This machine has no device {device!r}. Choose another of {known}.")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The dtype that a name of DTYPES means on a device; "auto" is float32 except on cuda."""
+    if dtype not in DTYPES:
+        raise EngineError(
+            ENGINE_ERROR, f"{dtype!r} is no dtype of the engine. Choose one of {', '.join(DTYPES)}."
+        )
+    if dtype != "auto":
+        chosen: torch.dtype = getattr(torch, dtype)
+        return chosen
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+# --- finding ---
+
+
+def _locate(checkpoint: str, revision: str | None, on_progress: OnProgress) -> tuple[Path, str | None]:
+    """Folder of the checkpoint and, where it is from the hub, its commit."""
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        return folder, None
+    if (
+        folder.is_absolute()
+        or checkpoint.startswith((".", "~"))
+        or checkpoint.count("/") > 1
+        or not checkpoint
+    ):
+        raise EngineError(
+            CHECKPOINT_NOT_FOUND, f"There is no folder {checkpoint!r}. Check the path of the model."
+        )
+    return fetch_checkpoint(
+        checkpoint,
+        revision,
+        is_complete=lambda folder: (folder / "config.json").is_file() and bool(weight_files(folder)),
+        on_progress=lambda fraction: on_progress("downloading", fraction),
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files that a folder is loaded from, safetensors before .bin; empty where one is missing."""
+    for whole, index in (
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ):
+        if (folder / whole).is_file():
+            return [folder / whole]
+        if (folder / index).is_file():
+            try:
+                shards = sorted(set(json.loads((folder / index).read_bytes())["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError):
+                return []
+            files = [folder / shard for shard in shards]
+            return files if all(file.is_file() for file in files) else []
+    return []
+
+
+def _check_config(folder: Path, checkpoint: str) -> None:
+    """Refuse what is not MusicGen by its config alone, before any weight is read."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise EngineError(
+            CHECKPOINT_NOT_FOUND, f"{checkpoint} holds no config.json, so it is no model. Check the path."
+        )
+    try:
+        model_type = json.loads(path.read_bytes())["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"The config.json of {checkpoint} cannot be read. Fetch the model again."
+        raise EngineError(CHECKPOINT_CORRUPT, message, f"{type(error).__name__}: {error}") from error
+    if model_type == "musicgen_melody":
+        message = f"{checkpoint} is a melody model, which cannot be played yet. Choose one without melody."
+        raise EngineError(CHECKPOINT_UNSUPPORTED, message, "model_type is musicgen_melody")
+    if model_type != "musicgen":
+        message = f"{checkpoint} is not a MusicGen model but of type {model_type!r}. Choose a MusicGen model."
+        raise EngineError(CHECKPOINT_UNSUPPORTED, message, f"model_type is {model_type!r}")
+
+
+# --- reading ---
+
+
+def _read_weights(
+    folder: Path, checkpoint: str, dtype: torch.dtype, on_progress: OnProgress
+) -> MusicgenForConditionalGeneration:
+    files = weight_files(folder)
+    if not files:
+        message = f"{checkpoint} lacks its weights, or a part of them. Fetch the model again."
+        raise EngineError(CHECKPOINT_CORRUPT, message)
+    try:
+        with _weights_progress(lambda fraction: on_progress("reading weights", fraction)):
+            network, found = _Network.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=files[0].suffix == ".safetensors",
+                weights_only=True,  # a .bin file is a pickle; never run what one may hold
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except pickle.UnpicklingError as error:
+        message = f"The weights of {checkpoint} are damaged, or hold more than weights. Use another copy."
+        raise EngineError(CHECKPOINT_CORRUPT, message, str(error).split("\n")[0]) from error
+    except SafetensorError as error:
+        message = f"The weights of {checkpoint} are damaged or cut off. Fetch the model again."
+        raise EngineError(CHECKPOINT_CORRUPT, message, f"SafetensorError: {error}") from error
+    # A weight that is missing or misshapen would silently be a random one.
+    for what in ("missing_keys", "mismatched_keys"):
+        if names := sorted(str(name) for name in found[what]):
+            message = f"{checkpoint} lacks {len(names)} of its weights or has them misshapen. Fetch it again."
+            raise EngineError(CHECKPOINT_CORRUPT, message, f"{what}: {', '.join(names[:8])}")
+    return network
+
+
+class _CountedBar:
+    """Stands in for the library's progress bar over the tensors of a checkpoint."""
+
+    def __init__(self, items: Any, on_fraction: Callable[[float], None]) -> None:
+        self._items = items
+        self._on_fraction = on_fraction
+
+    def __iter__(self) -> Iterator[Any]:
+        total = max(1, len(self._items))
+        for count, item in enumerate(self._items, start=1):
+            yield item
+            self._on_fraction(count / total)
+
+
+@contextmanager
+def _weights_progress(on_fraction: Callable[[float], None]) -> Iterator[None]:
+    def hook(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args and kwargs.get("desc") == "Loading weights":
+            return _CountedBar(args[0], on_fraction)
+        return factory(*args, **kwargs)
+
+    previous = transformers.utils.logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_tqdm_hook(previous)
+
+
+def _read_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        message = f"The tokenizer of {checkpoint} is missing or cannot be read. Fetch the model again."
+        raise EngineError(CHECKPOINT_CORRUPT, message, f"{type(error).__name__}: {error}") from error
+    return tokenizer
+
+
+# --- checking ---
+
+
+def _check_parts(network: MusicgenForConditionalGeneration, checkpoint: str) -> None:
+    """Refuse a checkpoint whose decoder makes codes that its codec cannot read."""
+    decoder, codec = network.config.decoder, network.config.audio_encoder
+    per_channel, left_over = divmod(decoder.num_codebooks, decoder.audio_channels)
+    if codec.model_type != "encodec" or codec.audio_channels != 1:
+        mismatch = "its codec is not a mono EnCodec"
+    elif left_over or per_channel > codec.num_quantizers or decoder.vocab_size > codec.codebook_size:
+        mismatch = "its decoder makes codes that its codec does not have"
+    else:
+        return
+    message = f"{checkpoint} cannot be played: {mismatch}. Choose another model."
+    raise EngineError(CHECKPOINT_UNSUPPORTED, message)
+
+
+def _pad_token(network: MusicgenForConditionalGeneration) -> int:
+    """The library pads the delay pattern with the token that starts a sequence."""
+    generation = network.generation_config
+    candidates = (
+        generation.decoder_start_token_id,
+        generation.bos_token_id,
+        network.config.decoder.pad_token_id,
+    )
+    return int(next(token for token in (*candidates, network.config.decoder.vocab_size) if token is not None))
+
+
+def device_name(device: torch.device) -> str:
+    """What people call a device: the card's name, or the kind of device where it has none."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return {"cpu": "CPU", "mps": "Apple GPU"}.get(device.type, device.type)

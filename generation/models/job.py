@@ -1,0 +1,153 @@
+"""One request for music: what was asked for, how far it is, and how it ended.
+
+A job is complete in itself: nothing outside its row decides what is rendered.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from registry.models import ModelConfig
+
+MAX_SEED: Final = 2**32 - 1
+
+
+class JobStatus(models.TextChoices):
+    """Where a job stands."""
+
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    FINISHED = "finished", "Finished"
+    FAILED = "failed", "Failed"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+#: Allowed changes of status. `Job.change_status` refuses every other one.
+TRANSITIONS: Final[dict[str, frozenset[str]]] = {
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED, JobStatus.FAILED}),
+    JobStatus.RUNNING: frozenset(
+        {JobStatus.QUEUED, JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED}
+    ),
+    JobStatus.FINISHED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    """The queue and its parts."""
+
+    def for_user(self, user: Any) -> JobQuerySet:
+        """Jobs that this person may see: their own."""
+        return self.filter(owner=user)
+
+    def unfinished(self) -> JobQuerySet:
+        """Queued and running jobs."""
+        return self.filter(status__in=[JobStatus.QUEUED, JobStatus.RUNNING])
+
+    def on_the_board(self) -> JobQuerySet:
+        """What the studio shows as cards: unfinished jobs, and those that ended badly and were not put away."""
+        return self.filter(
+            Q(status__in=[JobStatus.QUEUED, JobStatus.RUNNING])
+            | Q(status__in=[JobStatus.FAILED, JobStatus.CANCELLED], dismissed_at__isnull=True)
+        )
+
+
+class Job(models.Model):
+    """One to eight takes of one prompt, rendered one after another with seed, seed + 1, ..."""
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="jobs")
+    status = models.CharField(max_length=10, choices=JobStatus.choices, default=JobStatus.QUEUED)
+    model = models.ForeignKey(ModelConfig, on_delete=models.PROTECT, related_name="jobs")
+    prompt = models.TextField()
+    duration_seconds = models.FloatField()
+    seed = models.PositiveBigIntegerField()
+    guidance_scale = models.FloatField()
+    temperature = models.FloatField()
+    top_k = models.PositiveIntegerField()
+    top_p = models.FloatField()
+    variations = models.PositiveSmallIntegerField(default=1)
+
+    # Progress, written by the engine at most four times a second. Frames count over all variations.
+    stage = models.CharField(max_length=20, blank=True)
+    stage_fraction = models.FloatField(null=True, blank=True)
+    frames_done = models.PositiveIntegerField(default=0)
+    frames_total = models.PositiveIntegerField(default=0)
+    seconds_per_frame = models.FloatField(null=True, blank=True)
+
+    # The engine host that holds the job, and until when it may without renewing.
+    lease_owner = models.CharField(max_length=80, blank=True)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+
+    error_code = models.CharField(max_length=40, blank=True)
+    error_message = models.TextField(blank=True)
+    error_detail = models.TextField(blank=True)
+
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    dismissed_at = models.DateTimeField(null=True, blank=True)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [
+            models.Index(fields=["status", "id"], name="job_queue"),
+            models.Index(fields=["owner", "status"], name="job_owner_status"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(duration_seconds__gt=0), name="job_duration_positive"),
+            models.CheckConstraint(condition=Q(variations__gte=1), name="job_has_variations"),
+            models.CheckConstraint(condition=Q(status__in=JobStatus.values), name="job_status_known"),
+            models.CheckConstraint(
+                condition=~Q(status=JobStatus.RUNNING) | ~Q(lease_owner=""), name="running_job_is_leased"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"job {self.pk}: {self.prompt[:60]}"
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it may still change."""
+        return bool(TRANSITIONS[self.status])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each variation. They wrap at 2^32, so that every one is a valid seed."""
+        return [(self.seed + index) % (MAX_SEED + 1) for index in range(self.variations)]
+
+    def elapsed_seconds(self, now: datetime | None = None) -> float:
+        """Seconds since the engine took it, up to its end."""
+        if self.started_at is None:
+            return 0.0
+        return max(0.0, ((self.finished_at or now or timezone.now()) - self.started_at).total_seconds())
+
+    def change_status(self, new: JobStatus, *, held_by: str | None = None, **fields: Any) -> bool:
+        """Move this row to `new` if it still stands where we read it; False when somebody else was faster.
+
+        `held_by` also asks that this engine host still holds the lease. Raises ValueError for a change that the
+        table of transitions does not know.
+        """
+        old = self.status
+        if new not in TRANSITIONS[old]:
+            raise ValueError(f"A {old} job cannot become {new}.")
+        row = Job.objects.filter(pk=self.pk, status=old)
+        if held_by is not None:
+            row = row.filter(lease_owner=held_by)
+        if new != JobStatus.RUNNING:
+            fields = {"lease_owner": "", "lease_expires_at": None, **fields}
+        if row.update(status=new, **fields) != 1:
+            return False
+        for name, value in {"status": new, **fields}.items():
+            setattr(self, name, value)
+        return True

@@ -1,0 +1,149 @@
+"""One finished audio: its file, its recipe and its picture."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.urls import reverse
+from django.utils import timezone
+
+from generation.models.job import Job
+from registry.models import ModelConfig
+
+#: A deleted take can be brought back for this long; then its file goes.
+UNDO_WINDOW: Final = timedelta(hours=1)
+
+#: Width and height of the picture's coordinates.
+WAVEFORM_WIDTH: Final = 400
+WAVEFORM_HEIGHT: Final = 64
+
+
+class TakeQuerySet(models.QuerySet["Take"]):
+    """Takes as people look for them."""
+
+    def for_user(self, user: Any) -> TakeQuerySet:
+        """Takes that this person may see: their own."""
+        return self.filter(owner=user)
+
+    def kept(self) -> TakeQuerySet:
+        """Takes that were not deleted."""
+        return self.filter(deleted_at__isnull=True)
+
+    def expired(self) -> TakeQuerySet:
+        """Deleted takes that can no longer be brought back."""
+        return self.filter(deleted_at__lt=timezone.now() - UNDO_WINDOW)
+
+    def matching(self, query: str) -> TakeQuerySet:
+        """Takes whose prompt or title holds every word of the query, in any order and case."""
+        found = self
+        for word in query.split()[:20]:
+            found = found.filter(Q(prompt__icontains=word) | Q(title__icontains=word))
+        return found
+
+
+class Take(models.Model):
+    """One audio file under the takes folder. The row is written after the file, so it never points to nothing."""
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="takes")
+    job = models.ForeignKey(Job, null=True, on_delete=models.SET_NULL, related_name="takes")
+    variation = models.PositiveSmallIntegerField(default=0)
+    model = models.ForeignKey(ModelConfig, on_delete=models.PROTECT, related_name="takes")
+    title = models.CharField(max_length=200, blank=True)
+    prompt = models.TextField()
+    seed = models.PositiveBigIntegerField()
+    is_partial = models.BooleanField(default=False)
+    is_favourite = models.BooleanField(default=False)
+
+    # Everything needed to make the same take again; also written into the file's metadata.
+    recipe = models.JSONField(default=dict)
+
+    file_name = models.CharField(max_length=120, unique=True)
+    file_bytes = models.PositiveBigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    frames = models.PositiveIntegerField()
+    duration_seconds = models.FloatField()
+    sample_rate = models.PositiveIntegerField()
+    channels = models.PositiveSmallIntegerField()
+    # Loudest sample of each of up to 200 equal parts, 0 to 100.
+    peaks = models.JSONField(default=list)
+
+    # How fast it was made, and where: the record that remaining times are told from.
+    render_seconds = models.FloatField(default=0)
+    host = models.CharField(max_length=80, blank=True)
+
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TakeQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["owner", "deleted_at", "-id"], name="take_library"),
+            models.Index(fields=["model", "host", "-id"], name="take_speed"),
+        ]
+        constraints = [
+            # A retried job can never leave two takes of one variation.
+            models.UniqueConstraint(fields=["job", "variation"], name="one_take_per_variation"),
+        ]
+
+    def __str__(self) -> str:
+        return f"take {self.pk}: {self.display_title}"
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return Path(settings.STUDIO.home) / "takes" / self.file_name
+
+    @property
+    def display_title(self) -> str:
+        """The title somebody gave it, else its prompt."""
+        return self.title or self.prompt
+
+    @property
+    def model_name(self) -> str:
+        """The model as people know it."""
+        return str(self.recipe.get("model_name") or self.model_id)
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights that made it."""
+        return str(self.recipe.get("licence", ""))
+
+    @property
+    def audio_url(self) -> str:
+        """Address of the audio; add `?format=` for another format."""
+        return reverse("api:take_audio", args=[self.pk])
+
+    @property
+    def waveform_path(self) -> str:
+        """The peaks as an SVG path in a box of 400 x 64, mirrored around its middle."""
+        peaks: list[int] = self.peaks or [0]
+        middle, half = WAVEFORM_HEIGHT / 2, WAVEFORM_HEIGHT / 2 - 1
+        step = WAVEFORM_WIDTH / len(peaks)
+        bar = max(step - 0.8, step * 0.6)
+        parts = []
+        for index, peak in enumerate(peaks):
+            height = max(0.8, peak / 100 * half)
+            x = index * step
+            parts.append(f"M{x:.1f} {middle - height:.1f}h{bar:.1f}v{2 * height:.1f}h-{bar:.1f}z")
+        return "".join(parts)
+
+    @property
+    def recipe_line(self) -> str:
+        """All parameters as the command that makes the take again, to be pasted."""
+        recipe = self.recipe
+        prompt = str(recipe.get("prompt", self.prompt)).replace("\\", "\\\\").replace('"', '\\"')
+        for special in "$`":
+            prompt = prompt.replace(special, "\\" + special)
+        return (
+            f'generate "{" ".join(prompt.split())}" --model {self.model_id}'
+            f" --duration {recipe.get('duration_seconds', self.duration_seconds):g} --seed {self.seed}"
+            f" --guidance-scale {recipe.get('guidance_scale', 3):g} --temperature {recipe.get('temperature', 1):g}"
+            f" --top-k {recipe.get('top_k', 250)} --top-p {recipe.get('top_p', 0):g}"
+        )

@@ -1,0 +1,218 @@
+"""The studio's end of a runner: start the child process, send commands, receive events, notice its death.
+
+Knows the protocol, asyncio and processes; knows neither rows nor torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from generation.engine import protocol
+
+logger = logging.getLogger(__name__)
+
+#: How long a runner that was asked to end may take before it is killed, in seconds.
+END_BOUND: Final = 3.0
+#: Longest line a runner may write, in bytes.
+LINE_BOUND: Final = 1 << 20
+#: Silence that means a runner is stuck while it imports its libraries, in seconds.
+START_BOUND: Final = 180.0
+
+
+class RunnerDied(RuntimeError):
+    """The process ended without being asked to. `detail` is the end of what it wrote to stderr."""
+
+    def __init__(self, exit_code: int | None, detail: str) -> None:
+        self.exit_code = exit_code
+        self.detail = detail
+        super().__init__(f"The runner ended unexpectedly (status {exit_code}).")
+
+
+class LoadRefused(RuntimeError):
+    """The checkpoint could not be loaded. `str()` is the sentence for people."""
+
+    def __init__(self, failure: protocol.LoadFailed) -> None:
+        self.error_code = failure.error_code
+        self.detail = failure.detail
+        super().__init__(failure.message)
+
+
+class Runner:
+    """One child process that holds one loaded model. Owned by one event loop; renders one request at a time."""
+
+    def __init__(self, *, model_id: str, home: Path) -> None:
+        self.model_id = model_id
+        self.loaded: protocol.LoadFinished | None = None
+        self.versions: dict[str, str] = {}
+        self._home = home
+        self._process: asyncio.subprocess.Process | None = None
+        self._events: asyncio.Queue[protocol.Event | None] = asyncio.Queue()
+        self._last_words: deque[str] = deque(maxlen=40)
+        self._readers: list[asyncio.Task[None]] = []
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number while it runs."""
+        return self._process.pid if self._process is not None and self.is_alive else None
+
+    def memory_bytes(self) -> int | None:
+        """Resident memory of the process in bytes; None when it has none."""
+        if self.pid is None:
+            return None
+        with contextlib.suppress(psutil.Error):
+            return int(psutil.Process(self.pid).memory_info().rss)
+        return None
+
+    async def load(
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None,
+        device: str,
+        dtype: str,
+        on_progress: Callable[[str, float | None], None],
+    ) -> protocol.LoadFinished:
+        """Start the process and load a checkpoint. Raises LoadRefused, RunnerDied."""
+        on_progress("starting", None)
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "generation.engine",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=LINE_BOUND,
+            cwd=Path(__file__).resolve().parent.parent,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # Ctrl+C in the terminal is for the studio, which then ends its runners in order.
+            start_new_session=True,
+        )
+        self._readers = [
+            asyncio.create_task(self._read_events()),
+            asyncio.create_task(self._read_last_words()),
+        ]
+        event = await self._next(within=START_BOUND)
+        if isinstance(event, protocol.Started):
+            self.versions = event.versions
+        await self.send(
+            protocol.Load(checkpoint=checkpoint, revision=revision, device=device, dtype=dtype)
+        )
+        while True:
+            event = await self._next()
+            match event:
+                case protocol.LoadProgress():
+                    on_progress(event.stage, event.fraction)
+                case protocol.LoadFinished():
+                    self.loaded = event
+                    return event
+                case protocol.LoadFailed():
+                    await self.end()
+                    raise LoadRefused(event)
+                case _:
+                    logger.warning("runner said %s while loading", event)
+
+    async def generate(
+        self, command: protocol.Generate
+    ) -> AsyncIterator[protocol.RequestProgress | protocol.RequestFinished | protocol.RequestFailed]:
+        """Render one request and yield its events; the last is finished or failed. Raises RunnerDied."""
+        await self.send(command)
+        while True:
+            event = await self._next()
+            match event:
+                case protocol.RequestProgress() if event.request == command.request:
+                    yield event
+                case protocol.RequestFinished() | protocol.RequestFailed() if (
+                    event.request == command.request
+                ):
+                    yield event
+                    return
+                case protocol.Refused():
+                    yield protocol.RequestFailed(
+                        request=command.request,
+                        error_code=protocol.ENGINE_ERROR,
+                        message="The engine refused the request.",
+                        detail=event.message,
+                    )
+                    return
+                case _:
+                    # What is left of a request that we have stopped waiting for.
+                    logger.debug("runner said %s out of turn", event)
+
+    async def send(self, command: protocol.Command) -> None:
+        """Write one command. A runner that is gone is noticed by whoever waits for its answer."""
+        if self._process is None or self._process.stdin is None:
+            return
+        with contextlib.suppress(ConnectionError):
+            self._process.stdin.write(command.encode().encode() + b"\n")
+            await self._process.stdin.drain()
+
+    async def end(self) -> None:
+        """End the process and give all of its memory back; kill it when it does not go by itself."""
+        if self._process is not None and self._process.returncode is None:
+            await self.send(protocol.Unload())
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            try:
+                await asyncio.wait_for(self._process.wait(), END_BOUND)
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+        self._readers = []
+
+    async def _next(self, *, within: float | None = None) -> protocol.Event:
+        try:
+            event = await asyncio.wait_for(self._events.get(), within)
+        except TimeoutError:
+            await self.end()
+            raise RunnerDied(None, f"It said nothing for {within:g} s after its start.") from None
+        if event is None:
+            assert self._process is not None
+            exit_code = await self._process.wait()
+            # Let the last words arrive: stderr may be read after stdout has ended.
+            await asyncio.sleep(0.05)
+            self._events.put_nowait(None)
+            raise RunnerDied(exit_code, "\n".join(self._last_words))
+        return event
+
+    async def _read_events(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        try:
+            while line := await self._process.stdout.readline():
+                try:
+                    self._events.put_nowait(protocol.decode_event(line))
+                except protocol.ProtocolError as problem:
+                    logger.warning("runner wrote something that is no event: %s", problem)
+        except ValueError:  # a line beyond the bound: nothing after it can be trusted
+            logger.exception("runner wrote too long a line")
+            self._process.kill()
+        finally:
+            self._events.put_nowait(None)
+
+    async def _read_last_words(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        with contextlib.suppress(ValueError):
+            while line := await self._process.stderr.readline():
+                text = line.decode(errors="replace").rstrip()
+                self._last_words.append(text[:500])
+                logger.debug("runner %s: %s", self._process.pid, text)

@@ -1,0 +1,183 @@
+"""What people and engine hosts do with jobs: cancel, try again, put away; claim, renew, hand back, end.
+
+Every change of status is a conditional update. Losing the race is a return value.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import timedelta
+from typing import Any, Final
+
+import psutil
+from django.db import transaction
+from django.utils import timezone
+
+from generation.events import BoardChanged, JobCancelRequested, JobSubmitted, send_on_commit
+from generation.models import EngineHost, Job, JobStatus
+from generation.services.submission import GenerationRequest, submit_job
+
+#: How long a host may hold a job without renewing. It renews four times a second while it works.
+LEASE: Final = timedelta(seconds=30)
+#: A job is begun this often before it counts as failed.
+MAX_ATTEMPTS: Final = 2
+
+LOST_ENGINE: Final = (
+    "The engine stopped unexpectedly twice while making this. The machine may be short of memory: "
+    "try a shorter duration or a smaller model."
+)
+
+
+def request_cancel(job: Job) -> bool:
+    """Ask for the end of a job. False when it had ended already.
+
+    A queued job ends at once; a running one ends within a step of its engine, and what was made is kept.
+    """
+    with transaction.atomic():
+        job.refresh_from_db()
+        if job.status == JobStatus.QUEUED and job.change_status(
+            JobStatus.CANCELLED, finished_at=timezone.now(), cancel_requested_at=timezone.now()
+        ):
+            send_on_commit(BoardChanged(owner_id=job.owner_id, announcement="Cancelled."))
+            return True
+        # The engine may have taken it between our look and now, so ask the row again.
+        asked = Job.objects.filter(pk=job.pk, status=JobStatus.RUNNING).update(
+            cancel_requested_at=timezone.now()
+        )
+        if asked:
+            send_on_commit(JobCancelRequested(job_id=job.pk), BoardChanged(owner_id=job.owner_id))
+        return bool(asked)
+
+
+def retry_job(job: Job) -> Job | None:
+    """Queue the same request again as a new job and put the old card away. None when it is not over yet.
+
+    Raises GenerationRefused when the request is no longer valid, for example after the model's limit changed.
+    """
+    if job.is_unfinished:
+        return None
+    again = submit_job(
+        owner=job.owner,
+        request=GenerationRequest(
+            prompt=job.prompt,
+            duration_seconds=job.duration_seconds,
+            model_id=job.model_id,
+            seed=job.seed,
+            guidance_scale=job.guidance_scale,
+            temperature=job.temperature,
+            top_k=job.top_k,
+            top_p=job.top_p,
+            variations=job.variations,
+        ),
+    )
+    dismiss_job(job)
+    return again
+
+
+def dismiss_job(job: Job) -> bool:
+    """Put the card of an ended job away. False when it has not ended."""
+    put_away = Job.objects.filter(
+        pk=job.pk, status__in=[JobStatus.FAILED, JobStatus.CANCELLED], dismissed_at__isnull=True
+    ).update(dismissed_at=timezone.now())
+    if put_away:
+        send_on_commit(BoardChanged(owner_id=job.owner_id))
+    return bool(put_away)
+
+
+# What an engine host does.
+
+
+def claim_next_job(host: str, *, only_job: int | None = None) -> Job | None:
+    """The oldest queued job, now held by `host`; None when nothing waits. Lost races are tried again."""
+    while True:
+        queue = Job.objects.filter(status=JobStatus.QUEUED)
+        if only_job is not None:
+            queue = queue.filter(pk=only_job)
+        job = queue.select_related("model").order_by("id").first()
+        if job is None:
+            return None
+        now = timezone.now()
+        claimed = job.change_status(
+            JobStatus.RUNNING,
+            lease_owner=host,
+            lease_expires_at=now + LEASE,
+            attempts=job.attempts + 1,
+            started_at=job.started_at or now,
+            stage="starting",
+            stage_fraction=None,
+        )
+        if claimed:
+            return job
+
+
+def write_progress(job: Job, host: str) -> bool | None:
+    """Store how far the job is and renew its lease. True when a cancel was asked for, None when it is no longer ours."""
+    held = Job.objects.filter(pk=job.pk, status=JobStatus.RUNNING, lease_owner=host)
+    updated = held.update(
+        stage=job.stage,
+        stage_fraction=job.stage_fraction,
+        frames_done=job.frames_done,
+        frames_total=job.frames_total,
+        seconds_per_frame=job.seconds_per_frame,
+        lease_expires_at=timezone.now() + LEASE,
+    )
+    if not updated:
+        return None
+    return held.filter(cancel_requested_at__isnull=False).exists()
+
+
+def hand_back(job: Job, host: str, *, counts_as_attempt: bool) -> bool:
+    """Return a running job to the queue, or end it when it was tried often enough. False when it is no longer ours."""
+    if job.status != JobStatus.RUNNING:
+        return False
+    if Job.objects.filter(pk=job.pk, cancel_requested_at__isnull=False).exists():
+        return end_job(job, JobStatus.CANCELLED, host=host)
+    if counts_as_attempt and job.attempts >= MAX_ATTEMPTS:
+        return end_job(
+            job, JobStatus.FAILED, host=host, error_code="ENGINE_STOPPED", error_message=LOST_ENGINE
+        )
+    attempts = job.attempts if counts_as_attempt else max(0, job.attempts - 1)
+    given = job.change_status(
+        JobStatus.QUEUED,
+        held_by=host,
+        attempts=attempts,
+        stage="",
+        stage_fraction=None,
+        frames_done=0,
+    )
+    if given:
+        send_on_commit(JobSubmitted(), BoardChanged(owner_id=job.owner_id))
+    return given
+
+
+def end_job(job: Job, status: JobStatus, *, host: str, announcement: str = "", **fields: Any) -> bool:
+    """End a running job that `host` holds. False when it is no longer ours."""
+    ended = job.change_status(
+        status, held_by=host, finished_at=timezone.now(), stage="", stage_fraction=None, **fields
+    )
+    if ended:
+        send_on_commit(BoardChanged(owner_id=job.owner_id, announcement=announcement))
+    return ended
+
+
+def recover_jobs(host: str) -> int:
+    """Hand back the jobs of hosts that are gone: lease run out, or process dead on this machine. Returns how many."""
+    dead = [row.name for row in EngineHost.objects.filter(hostname=platform.node()) if not _is_running(row)]
+    now = timezone.now()
+    running = Job.objects.filter(status=JobStatus.RUNNING).exclude(lease_owner=host)
+    lost = [*running.filter(lease_expires_at__lt=now), *running.filter(lease_owner__in=dead)]
+    recovered = sum(hand_back(job, job.lease_owner, counts_as_attempt=True) for job in lost)
+    EngineHost.objects.filter(name__in=dead).delete()
+    return recovered
+
+
+def _is_running(row: EngineHost) -> bool:
+    """Whether the process of this row lives. A later process may have been given the same number: compare starts."""
+    if row.pid == os.getpid():
+        return True
+    try:
+        process = psutil.Process(row.pid)
+        return bool(process.create_time() <= row.started_at.timestamp() + 1)
+    except psutil.Error:
+        return False

@@ -1,0 +1,261 @@
+"""Pages of generation: the studio, the library, and what the buttons of cards and takes do.
+
+A view reads the form, calls one service, and answers with a page or the partial that changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from gated_configs.wording import plain_number
+from generation import cards, partials
+from generation.forms import GenerationForm
+from generation.models import Job, Take
+from generation.services import jobs, submission, takes
+from generation.services.speed import seconds_per_audio_second
+from generation.services.submission import GenerationRefused
+from registry.catalog import DEMO_MODEL_ID
+from registry.models import ModelConfig
+from registry.services import NoActiveModel, get_active_model
+
+TAKES_PER_PAGE = 25
+MAX_QUERY_CHARACTERS = 200
+
+def _get_job_for_user(request: HttpRequest, pk: int) -> Job:
+    return get_object_or_404(Job.objects.for_user(request.user).select_related("model"), pk=pk)
+
+
+def _get_take_for_user(request: HttpRequest, pk: int) -> Take:
+    return get_object_or_404(Take.objects.for_user(request.user), pk=pk)
+
+
+def _is_htmx(request: HttpRequest) -> bool:
+    return bool(getattr(request, "htmx", False))
+
+
+# The studio.
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def studio(request: HttpRequest) -> HttpResponse:
+    """The form, the queue and the newest takes. POST queues a job; a refused one keeps the form as it was."""
+    if request.method == "POST":
+        return _submit(request)
+    form = GenerationForm(initial=_initial_values(request))
+    return render(request, "generation/studio.html", _studio_context(request, form))
+
+
+def _submit(request: HttpRequest) -> HttpResponse:
+    form = GenerationForm(request.POST)
+    job = None
+    if form.is_valid():
+        try:
+            job = submission.submit_job(owner=request.user, request=form.as_request())
+        except GenerationRefused as refused:
+            form.refuse(refused)
+    status = 200 if job is not None else 400
+    if not _is_htmx(request):
+        if job is not None:
+            return redirect("generation:studio")
+        return render(request, "generation/studio.html", _studio_context(request, form), status=status)
+    context = _form_context(request, form)
+    if job is not None:
+        context |= {"submitted": job}
+    html = render_to_string("generation/_form.html", context, request)
+    if job is not None:
+        html += _queue_out_of_band(request)
+    return HttpResponse(html, status=status)
+
+
+def _studio_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
+    return {
+        **_form_context(request, form),
+        "cards": cards.board(request.user),
+        "takes": cards.recent_takes(request.user),
+    }
+
+
+def _form_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
+    try:
+        model: ModelConfig | None = get_active_model()
+    except NoActiveModel:
+        model = None
+    last = Job.objects.for_user(request.user).order_by("-id").first()
+    return {
+        "form": form,
+        "model": _capabilities(model) if model else None,
+        "seconds_per_audio_second": seconds_per_audio_second(model.pk) if model else None,
+        "examples": cards.EXAMPLES,
+        "last_seed": last.seed if last else None,
+        "max_variations": settings.STUDIO.max_variations,
+        "max_prompt_characters": settings.STUDIO.max_prompt_characters,
+    }
+
+
+def _capabilities(model: ModelConfig) -> dict[str, Any]:
+    """What the form says of its model, with the limits in force."""
+    return {
+        **model.as_dict(),
+        "hint": model.hint,
+        "warn_from_seconds": model.warn_from_seconds,
+        "is_demo": model.pk == DEMO_MODEL_ID,
+    }
+
+
+def _initial_values(request: HttpRequest) -> dict[str, Any]:
+    """The form's start: the model's recommendation, or the settings of a take when `?take=` names one."""
+    try:
+        recommended = plain_number(get_active_model().default_duration_seconds)
+    except NoActiveModel:
+        recommended = ""
+    values: dict[str, Any] = {
+        "prompt": "",
+        "duration_seconds": recommended,
+        "seed": "",
+        "guidance_scale": plain_number(submission.GUIDANCE_SCALE.default),
+        "temperature": plain_number(submission.TEMPERATURE.default),
+        "top_k": plain_number(submission.TOP_K.default),
+        "top_p": plain_number(submission.TOP_P.default),
+        "variations": "1",
+    }
+    take_id = request.GET.get("take", "")
+    take = None
+    if take_id.isascii() and take_id.isdigit() and len(take_id) < 19:
+        take = Take.objects.for_user(request.user).filter(pk=int(take_id)).first()
+    if take is not None:
+        for name in ("duration_seconds", "guidance_scale", "temperature", "top_k", "top_p"):
+            if name in take.recipe:
+                values[name] = plain_number(float(take.recipe[name]))
+        values |= {"prompt": take.prompt, "seed": str(take.seed)}
+    return values
+
+
+def _queue_out_of_band(request: HttpRequest) -> str:
+    return partials.out_of_band("generation/_queue.html", {"cards": cards.board(request.user)}, request)
+
+
+@require_POST
+def job_cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    """End a job; what was made so far is kept."""
+    jobs.request_cancel(_get_job_for_user(request, pk))
+    return _board_answer(request)
+
+
+@require_POST
+def job_retry(request: HttpRequest, pk: int) -> HttpResponse:
+    """Queue the same request again."""
+    job = _get_job_for_user(request, pk)
+    try:
+        jobs.retry_job(job)
+    except GenerationRefused as refused:
+        return _refused_answer(request, str(refused))
+    return _board_answer(request)
+
+
+@require_POST
+def job_dismiss(request: HttpRequest, pk: int) -> HttpResponse:
+    """Put the card of an ended job away."""
+    jobs.dismiss_job(_get_job_for_user(request, pk))
+    return _board_answer(request)
+
+
+def _board_answer(request: HttpRequest) -> HttpResponse:
+    if not _is_htmx(request):
+        return redirect("generation:studio")
+    return render(request, "generation/_queue.html", {"cards": cards.board(request.user)})
+
+
+def _refused_answer(request: HttpRequest, sentence: str) -> HttpResponse:
+    """A refusal that has no field of its own: a toast on the page it came from."""
+    if not _is_htmx(request):
+        messages.error(request, sentence)
+        return redirect(_page_before(request))
+    response = HttpResponse(partials.toast(sentence, level="bad", request=request), status=400)
+    response["HX-Reswap"] = "none"
+    return response
+
+
+def _page_before(request: HttpRequest) -> str:
+    """Where forms without scripts go back to. Only our own pages are named, never an address from the request."""
+    return reverse("generation:library" if request.POST.get("from") == "library" else "generation:studio")
+
+
+# The library.
+
+
+@require_GET
+def library(request: HttpRequest) -> HttpResponse:
+    """All takes, newest first, with search, filter and pages."""
+    query = request.GET.get("q", "").replace("\0", "")[:MAX_QUERY_CHARACTERS]
+    model_filter = request.GET.get("model", "").replace("\0", "")[:80]
+    favourites_only = request.GET.get("favourites", "") in {"1", "on", "true"}
+    found = Take.objects.for_user(request.user).kept().matching(query)
+    if model_filter:
+        found = found.filter(model_id=model_filter)
+    if favourites_only:
+        found = found.filter(is_favourite=True)
+    page = Paginator(found.order_by("-id"), TAKES_PER_PAGE).get_page(request.GET.get("page"))
+    used = Take.objects.for_user(request.user).kept().order_by().values_list("model_id", flat=True).distinct()
+    context = {
+        "takes": page.object_list,
+        "page_obj": page,
+        "query": query,
+        "model_filter": model_filter,
+        "models": list(ModelConfig.objects.filter(pk__in=list(used)).values_list("id", "display_name")),
+        "favourites_only": favourites_only,
+        "total": page.paginator.count,
+    }
+    partial = _is_htmx(request) and request.headers.get("HX-Target") == "library-results"
+    return render(
+        request, "generation/_library_results.html" if partial else "generation/library.html", context
+    )
+
+
+@require_POST
+def take_favourite(request: HttpRequest, pk: int) -> HttpResponse:
+    """Mark or unmark."""
+    return _take_answer(request, takes.toggle_favourite(_get_take_for_user(request, pk)))
+
+
+@require_POST
+def take_rename(request: HttpRequest, pk: int) -> HttpResponse:
+    """Give a take a title; an empty one brings its prompt back."""
+    take = _get_take_for_user(request, pk)
+    try:
+        takes.rename_take(take, request.POST.get("title", ""))
+    except takes.TitleRefused as refused:
+        return _refused_answer(request, str(refused))
+    return _take_answer(request, take)
+
+
+@require_POST
+def take_delete(request: HttpRequest, pk: int) -> HttpResponse:
+    """Out of the library, with a way back."""
+    take = takes.delete_take(_get_take_for_user(request, pk))
+    undo_url = reverse("generation:take-restore", args=[take.pk])
+    message = f"Deleted “{take.display_title[:60]}”."
+    if not _is_htmx(request):
+        messages.info(request, message, extra_tags=f"undo:{undo_url}")
+        return redirect(_page_before(request))
+    return HttpResponse(partials.toast(message, undo_url=undo_url, request=request))
+
+
+@require_POST
+def take_restore(request: HttpRequest, pk: int) -> HttpResponse:
+    """Bring a deleted take back."""
+    return _take_answer(request, takes.restore_take(_get_take_for_user(request, pk)))
+
+
+def _take_answer(request: HttpRequest, take: Take) -> HttpResponse:
+    if not _is_htmx(request):
+        return redirect(_page_before(request))
+    return render(request, "generation/_take_row.html", {"take": take})

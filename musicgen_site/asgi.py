@@ -1,0 +1,23 @@
+"""The ASGI application: pages and API, the socket, and the engine's channel."""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "musicgen_site.settings")
+
+from django.core.asgi import get_asgi_application
+
+# Before anything that needs loaded apps.
+django_application = get_asgi_application()
+
+from channels.routing import ProtocolTypeRouter  # noqa: E402
+
+from generation import routing  # noqa: E402
+from musicgen_site.access import socket_access  # noqa: E402
+
+application = ProtocolTypeRouter(
+    {
+        "http": django_application,
+        "websocket": socket_access(routing.websocket),
+        "channel": routing.channel,
+    }
+)

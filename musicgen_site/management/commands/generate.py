@@ -1,0 +1,228 @@
+"""`manage.py generate PROMPT --out FILE`: one take from the command line, with or without a server running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from generation import audio_files, cards
+from generation.dispatcher import Dispatcher
+from generation.engine_state import running_host
+from generation.models import Job, JobStatus, Take
+from generation.services import jobs, takes
+from generation.services.submission import GenerationRefused, GenerationRequest, submit_job
+from musicgen_site.access import get_owner
+from musicgen_site.database import prepare_database
+
+#: The row is read this often, in seconds.
+LOOK_EVERY = 0.1
+#: A server that fell silent is given this long before this command makes the take itself, in seconds.
+PATIENCE = 15.0
+#: Width of the progress bar, in characters.
+BAR = 28
+
+
+class Command(BaseCommand):
+    """Uses the page's own service and validation; the take also stands in the library."""
+
+    help = "Make one take from a prompt and write it to a file."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """The studio's form, as options."""
+        parser.add_argument("prompt", help="What the music should sound like.")
+        parser.add_argument("--duration", type=float, metavar="S", help="Length in seconds.")
+        parser.add_argument("--model", metavar="ID", help="Model id; the default is the active model.")
+        parser.add_argument("--seed", type=int, metavar="N", help="0 to 4294967295; the default is a new one.")
+        parser.add_argument("--guidance-scale", type=float, metavar="F", help="1 to 20, default 3.")
+        parser.add_argument("--temperature", type=float, metavar="F", help="0.05 to 5, default 1.")
+        parser.add_argument("--top-k", type=int, metavar="N", help="0 to 2048, default 250; 0 turns it off.")
+        parser.add_argument("--top-p", type=float, metavar="F", help="0 to 1, default 0; 0 turns it off.")
+        parser.add_argument("--out", required=True, metavar="FILE", help="File to write: .wav, .flac, .ogg or .mp3.")
+        parser.add_argument("--user", metavar="NAME", help="Shared mode: whose library the take goes to.")
+        parser.add_argument("--json", action="store_true", help="Print one JSON object.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Make the take. Raises CommandError with the same sentences as page and API."""
+        as_json: bool = options["json"]
+        try:
+            target, wanted = _target(options["out"])
+            prepare_database(settings.STUDIO)
+            job = submit_job(
+                owner=_owner(options["user"]),
+                request=GenerationRequest(
+                    prompt=options["prompt"],
+                    duration_seconds=options["duration"],
+                    model_id=options["model"],
+                    seed=options["seed"],
+                    guidance_scale=options["guidance_scale"],
+                    temperature=options["temperature"],
+                    top_k=options["top_k"],
+                    top_p=options["top_p"],
+                ),
+            )
+        except audio_files.UnknownFormat as problem:
+            self._give_up(as_json, str(problem), "UNKNOWN_FORMAT")
+        except GenerationRefused as refused:
+            self._give_up(as_json, str(refused), refused.first.code)
+        job = asyncio.run(self._follow(job.pk))
+        take = Take.objects.filter(job=job).order_by("variation").first()
+        if job.status == JobStatus.FAILED:
+            self._give_up(as_json, job.error_message, job.error_code)
+        if take is None:
+            self._give_up(as_json, "Cancelled before anything was made.", "CANCELLED", status=130)
+        source = takes.file_in_format(take, wanted)
+        try:
+            _copy(source, target)
+        except OSError as problem:
+            self._give_up(
+                as_json,
+                f"{target} cannot be written ({problem.strerror}). The take is in the library as number {take.pk}.",
+                "FILE_NOT_WRITTEN",
+            )
+        facts = {
+            "path": str(target),
+            "duration_seconds": take.duration_seconds,
+            "sample_rate": take.sample_rate,
+            "channels": take.channels,
+            "frames": take.frames,
+            "seed": take.seed,
+            "model": take.model_id,
+            "format": wanted.name,
+            "partial": take.is_partial,
+            "take": take.pk,
+            "render_seconds": round(take.render_seconds, 3),
+            "recipe": take.recipe,
+        }
+        if as_json:
+            self.stdout.write(json.dumps(facts))
+        else:
+            self.stdout.write(
+                f"{target}: {take.duration_seconds:.3f} s, {take.sample_rate} Hz, seed {take.seed}, {take.model_name}"
+            )
+        if job.status == JobStatus.CANCELLED:
+            sys.exit(130)
+
+    def _give_up(self, as_json: bool, sentence: str, code: str, *, status: int = 1) -> Any:
+        if as_json:
+            self.stdout.write(json.dumps({"error": sentence, "error_code": code}))
+        raise CommandError(sentence, returncode=status)
+
+    async def _follow(self, job_id: int) -> Job:
+        """Watch the row until the job has ended; work on it here when nobody else does. Ctrl+C cancels it."""
+        show = _ProgressLine(self.stderr)
+        dispatcher: Dispatcher | None = None
+        working: asyncio.Task[None] | None = None
+        alone_since = 0.0
+        loop = asyncio.get_running_loop()
+        interrupted = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupted.set)
+        asked = False
+        try:
+            while True:
+                job, line, percent = await _db(_look)(job_id)
+                show(line, percent)
+                if not job.is_unfinished:
+                    return job
+                if interrupted.is_set() and not asked:
+                    asked = True
+                    await _db(jobs.request_cancel)(job)
+                if working is None and await _db(running_host)() is None:
+                    # At the start nobody is there; later a server that was working may only be slow to answer.
+                    alone_since = alone_since or time.monotonic()
+                    waited = time.monotonic() - alone_since
+                    if job.status == JobStatus.QUEUED or waited > PATIENCE:
+                        dispatcher = Dispatcher(only_job=job_id)
+                        working = asyncio.create_task(dispatcher.run())
+                await asyncio.sleep(LOOK_EVERY)
+        finally:
+            show.close()
+            if dispatcher is not None and working is not None:
+                await dispatcher.stop()
+                await asyncio.gather(working, return_exceptions=True)
+
+
+class _ProgressLine:
+    """One line on a terminal, drawn over itself; nothing where stderr is no terminal."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._shown = ""
+        self._terminal = bool(getattr(stream, "isatty", lambda: False)())
+
+    def __call__(self, line: str, percent: float | None) -> None:
+        if not self._terminal or line == self._shown:
+            return
+        self._shown = line
+        filled = round(BAR * (percent or 0) / 100)
+        bar = "█" * filled + "░" * (BAR - filled)
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write(f"\r\033[K{bar} {line}"[: width + 4], ending="")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Leave the line to whatever is printed next."""
+        if self._shown:
+            self._stream.write("\r\033[K", ending="")
+            self._stream.flush()
+
+
+def _look(job_id: int) -> tuple[Job, str, float | None]:
+    job = Job.objects.select_related("model").get(pk=job_id)
+    card = cards.card_of(job)
+    return job, card.status_line, card.percent
+
+
+def _target(out: str) -> tuple[Path, audio_files.AudioFormat]:
+    """Where to write and in which format. Raises UnknownFormat, CommandError."""
+    path = Path(out).expanduser()
+    wanted = audio_files.audio_format(path.suffix.lstrip("."))
+    if not path.parent.is_dir():
+        raise CommandError(f"The folder {path.parent} does not exist. Make it first, or choose another.")
+    if path.is_dir():
+        raise CommandError(f"{path} is a folder. Name a file in it.")
+    if not os.access(path.parent, os.W_OK):
+        raise CommandError(f"The folder {path.parent} cannot be written to. Choose another.")
+    return path.absolute(), wanted
+
+
+def _owner(name: str | None) -> Any:
+    if settings.STUDIO.access == "local":
+        if name:
+            raise CommandError("In local mode there is one owner, so --user is not needed.")
+        return get_owner()
+    people = get_user_model().objects.filter(is_active=True)
+    if not name:
+        raise CommandError("In shared mode every take belongs to somebody. Say who with --user NAME.")
+    person = people.filter(username=name).first()
+    if person is None:
+        raise CommandError(f"There is no user '{name}'. Make one with `manage.py createsuperuser` or in the admin.")
+    return person
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole or not at all: written beside the target, then renamed."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _db(function: Any) -> Any:
+    return database_sync_to_async(function, thread_sensitive=False)

@@ -1,0 +1,99 @@
+"""The web server: daphne, told where it listens, with the engine's worker on the same loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+# Importing daphne.server installs Twisted's asyncio reactor, so it must come before the reactor.
+from daphne.endpoints import build_endpoint_description_strings
+from daphne.server import Server
+from twisted.internet import defer, reactor
+from twisted.python.failure import Failure
+
+from generation.engine_worker import EngineWorker
+
+logger = logging.getLogger(__name__)
+
+#: Open sockets get this long to close when the server stops, in seconds.
+CLOSE_BOUND = 3.0
+
+
+class StudioServer(Server):
+    """daphne's server, with a shutdown that cannot fail and a word when it listens."""
+
+    def __init__(
+        self,
+        application: Any,
+        *,
+        host: str,
+        port: int,
+        worker: EngineWorker | None,
+        on_listening: Callable[[str, int], None],
+    ) -> None:
+        self._worker = worker
+        self._on_listening = on_listening
+        self._listening: asyncio.Task[None] | None = None
+        self.failure = ""
+        super().__init__(
+            application,
+            endpoints=build_endpoint_description_strings(host=host, port=port),
+            # Streamed takes and slow uploads are bounded by their own limits, idle clients by this one.
+            http_timeout=None,
+            application_close_timeout=5,
+            server_name="MusicGen Studio",
+            ready_callable=self._start_engine,
+        )
+
+    def _start_engine(self) -> None:
+        if self._worker is None:
+            return
+        # daphne makes the reactor's loop the current one just before it calls this.
+        loop = reactor._asyncioEventloop
+        self._listening = loop.create_task(self._worker.listen())
+        self._listening.add_done_callback(self._engine_ended)
+        reactor.addSystemEventTrigger("before", "shutdown", self._stop_engine)
+
+    def _engine_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("the engine's worker ended", exc_info=task.exception())
+
+    def _stop_engine(self) -> defer.Deferred[None]:
+        assert self._worker is not None
+        assert self._listening is not None
+        stopping = asyncio.ensure_future(self._worker.stop(self._listening))
+        return defer.Deferred.fromFuture(stopping)
+
+    def listen_success(self, port: Any) -> None:
+        """Say where the studio is; with port 0 the system has chosen one."""
+        super().listen_success(port)
+        address = port.getHost()
+        self._on_listening(address.host, address.port)
+
+    def listen_error(self, failure: Failure) -> None:
+        """The address is taken or not ours: end with a sentence."""
+        self.failure = failure.getErrorMessage()
+        self.stop()
+
+    def kill_all_applications(self) -> defer.Deferred[None]:
+        """Cancel what still runs, before the reactor ends.
+
+        daphne 4.2.3 raises KeyError here for a connection that has no application yet, and then waits for nothing.
+        """
+        waiting = []
+        for details in list(self.connections.values()):
+            instance = details.get("application_instance")
+            if instance is not None and not instance.done():
+                instance.cancel()
+                waiting.append(instance)
+
+        async def settle() -> None:
+            began = time.monotonic()
+            if waiting:
+                await asyncio.wait(waiting, timeout=CLOSE_BOUND)
+            logger.debug("%d connections closed in %.1f s", len(waiting), time.monotonic() - began)
+
+        return defer.Deferred.fromFuture(asyncio.ensure_future(settle()))

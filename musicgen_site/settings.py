@@ -1,0 +1,201 @@
+"""Django settings, derived from StudioSettings. Must stay quick to import and write nothing."""
+
+import os
+from pathlib import Path
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import SimpleLazyObject
+
+from musicgen_site.studio_settings import BASE_DIR, load_studio_settings, read_or_create_secret_key
+
+STUDIO = load_studio_settings()
+
+DEBUG = STUDIO.debug
+# Read, and on first use created, only when something is signed: `manage.py --help` leaves no trace.
+SECRET_KEY: str = STUDIO.secret_key or cast(
+    str, SimpleLazyObject(lambda: read_or_create_secret_key(STUDIO.secret_key_path))
+)
+
+LOOPBACK_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+# In local mode nobody logs in, so a name that an attacker points at 127.0.0.1 must not be answered.
+ALLOWED_HOSTS = LOOPBACK_HOSTS if STUDIO.access == "local" else [*LOOPBACK_HOSTS, *STUDIO.allowed_hosts]
+
+INSTALLED_APPS = [
+    # Ours first, so that our commands and templates win.
+    "gated_configs",
+    "registry",
+    "adapters",
+    "generation",
+    "musicgen_site",
+    "ninja",
+    "django_htmx",
+    "channels",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+
+MIDDLEWARE = [
+    "musicgen_site.security.SecurityHeadersMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "musicgen_site.static_files.StaticFilesMiddleware",
+    "musicgen_site.security.CrossSiteMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    (
+        "musicgen_site.access.OwnerMiddleware"
+        if STUDIO.access == "local"
+        else "musicgen_site.access.LoginMiddleware"
+    ),
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "musicgen_site.urls"
+ASGI_APPLICATION = "musicgen_site.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "generation.context.studio",
+            ],
+        },
+    },
+]
+
+
+def _databases() -> dict[str, Any]:
+    if STUDIO.database_url is None:
+        database: dict[str, Any] = {"ENGINE": "musicgen_site.sqlite", "NAME": STUDIO.database_path}
+    else:
+        try:
+            database = dict(dj_database_url.parse(STUDIO.database_url))
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                "DATABASE_URL is not understood. It looks like postgres://user:password@host:5432/name."
+            ) from error
+    if "sqlite" in database["ENGINE"]:
+        database["ENGINE"] = "musicgen_site.sqlite"
+        database["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 5,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        }
+        # An in-memory test database cannot be seen by a live server's threads.
+        database["TEST"] = {"NAME": STUDIO.home / "test.sqlite3"}
+    return {"default": database}
+
+
+DATABASES = _databases()
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": (
+        {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+        if STUDIO.redis_url is None
+        else {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": [STUDIO.redis_url], "prefix": "musicgen"},
+        }
+    )
+}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "/login/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/login/"
+
+# A name of our own: cookies of all ports of one host share a jar.
+SESSION_COOKIE_NAME = "musicgen_session"
+CSRF_COOKIE_NAME = "musicgen_csrf"
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+# A proxy in front may speak HTTPS for us; the browser then sends an https origin for these names.
+CSRF_TRUSTED_ORIGINS = [f"https://{name}" for name in STUDIO.allowed_hosts if name != "*"]
+
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "media-src": ["'self'", "blob:"],
+        "connect-src": ["'self'"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# Static files are found at start, so nobody has to run collectstatic.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_ALLOW_ALL_ORIGINS = False
+
+LANGUAGE_CODE = "en-gb"
+USE_I18N = False
+USE_TZ = True
+
+
+def _system_time_zone() -> str:
+    """The machine's zone by name, so that takes show the user's own time; UTC when it cannot be told."""
+    candidates = [os.environ.get("TZ", "").lstrip(":")]
+    localtime = Path("/etc/localtime")
+    if localtime.is_symlink():
+        candidates.append(str(localtime.resolve()).partition("zoneinfo/")[2])
+    for name in candidates:
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError):
+            continue
+        except KeyError:  # ZoneInfoNotFoundError
+            continue
+        return name
+    return "UTC"
+
+
+TIME_ZONE = _system_time_zone()
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        **{
+            app: {"level": "INFO"}
+            for app in ("gated_configs", "registry", "adapters", "generation", "musicgen_site")
+        },
+        # Django's own set-up mails administrators and stays silent on the console.
+        "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        # Refused forms answer 400 every day; only failures of ours are worth a line.
+        "django.request": {"level": "ERROR"},
+    },
+}

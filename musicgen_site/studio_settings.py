@@ -1,0 +1,215 @@
+"""What an operator can set through the environment, checked once and explained in sentences.
+
+Knows nothing of Django's settings module; the README's settings table is compared with this class.
+"""
+
+import math
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from django.core.exceptions import ImproperlyConfigured
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+Access = Literal["local", "shared"]
+
+
+class StudioSettings(BaseSettings):
+    """All settings of one studio, read from the environment; immutable afterwards."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MUSICGEN_", env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+    )
+
+    home: Path = Field(
+        default=BASE_DIR / "var",
+        description="Folder of everything the studio writes: database, takes, caches.",
+    )
+    access: Access = Field(
+        default="local",
+        description="`local`: one owner, no login, this machine only. `shared`: everybody logs in.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address that `serve` listens on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port that `serve` listens on; 0 takes a free one."
+    )
+    secret_key: str | None = Field(
+        default=None,
+        min_length=32,
+        description="Key that signs sessions, 32 characters or more. Without it: made once, in the home.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Shared mode: comma-separated host names under which people reach the studio.",
+    )
+    max_duration_seconds: Annotated[dict[str, int | float], NoDecode] = Field(
+        default_factory=dict,
+        description="Limits that replace the models' own, as in `musicgen-small=60,musicgen-large=20`.",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="Device for models: `auto`, `cpu`, `cuda` or `mps`."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Number format of model weights: `auto`, `float32`, `bfloat16` or `float16`.",
+    )
+    max_queued_jobs: int = Field(
+        default=100, ge=1, description="How many jobs may wait before new ones are refused."
+    )
+    max_prompt_characters: int = Field(default=1000, ge=1, le=100_000, description="Longest prompt accepted.")
+    max_variations: int = Field(
+        default=8, ge=1, le=100, description="Most variations one submission may ask for."
+    )
+    debug: bool = Field(default=False, description="Show tracebacks in the browser. For development only.")
+    database_url: str | None = Field(
+        default=None,
+        validation_alias="DATABASE_URL",
+        description="Database, as in `postgres://user:password@host/name`. Without it: SQLite in the home.",
+    )
+    redis_url: str | None = Field(
+        default=None,
+        validation_alias="REDIS_URL",
+        description="Redis, for several processes or machines, as in `redis://host:6379/0`.",
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute_home(cls, value: Path) -> Path:
+        # Not resolved: symbolic links stay as the operator wrote them.
+        return Path.cwd() / value.expanduser()
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(name.strip().lower() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("max_duration_seconds", mode="before")
+    @classmethod
+    def _parse_durations(cls, value: Any) -> Any:
+        return parse_max_durations(value) if isinstance(value, str) else value
+
+    @property
+    def takes_folder(self) -> Path:
+        """Finished audio files. Created by whoever writes the first one."""
+        return self.home / "takes"
+
+    @property
+    def scratch_folder(self) -> Path:
+        """Files of running jobs; may be emptied when nothing runs."""
+        return self.home / "scratch"
+
+    @property
+    def cache_folder(self) -> Path:
+        """Files that can be made again, such as converted downloads."""
+        return self.home / "cache"
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file used when no DATABASE_URL is given."""
+        return self.home / "studio.sqlite3"
+
+    @property
+    def secret_key_path(self) -> Path:
+        """File of the created key, readable by its owner only."""
+        return self.home / "secret_key"
+
+
+def environment_name(field_name: str) -> str:
+    """Name of the environment variable behind a field of `StudioSettings`."""
+    alias = StudioSettings.model_fields[field_name].validation_alias
+    return alias if isinstance(alias, str) else f"MUSICGEN_{field_name.upper()}"
+
+
+def load_studio_settings() -> StudioSettings:
+    """Read the environment. Raises ImproperlyConfigured with one sentence per wrong value."""
+    try:
+        return StudioSettings()
+    except ValidationError as error:
+        raise ImproperlyConfigured(" ".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def _sentence(problem: Any) -> str:
+    location = str(problem["loc"][0]) if problem["loc"] else "settings"
+    name = environment_name(location) if location in StudioSettings.model_fields else location
+    if problem["type"] == "value_error":
+        return f"{name}: {problem['ctx']['error']}"
+    given = "" if name == "MUSICGEN_SECRET_KEY" else f" (it is {problem['input']!r})"
+    message = re.sub(r"^\w+ should", "should", str(problem["msg"]))
+    return f"{name} {message}{given}."
+
+
+def parse_max_durations(text: str) -> dict[str, int | float]:
+    """Parse `musicgen-small=60,musicgen-large=20` to seconds by model id. Raises ValueError."""
+    limits: dict[str, int | float] = {}
+    for entry in (part.strip() for part in text.split(",")):
+        if not entry:
+            continue
+        model_id, separator, number = (piece.strip() for piece in entry.partition("="))
+        if not separator or not model_id:
+            raise ValueError(f'"{entry}" is not of the form musicgen-small=60.')
+        if model_id in limits:
+            raise ValueError(f'"{model_id}" is given twice.')
+        try:
+            seconds = float(number)
+        except ValueError:
+            raise ValueError(f'"{number}" in "{entry}" is not a number of seconds.') from None
+        if not math.isfinite(seconds) or seconds <= 0:
+            raise ValueError(f'"{number}" in "{entry}" must be a number of seconds above 0.')
+        limits[model_id] = int(seconds) if seconds.is_integer() else seconds
+    return limits
+
+
+def create_home(home: Path) -> None:
+    """Create the home folder, for its owner only. Raises ImproperlyConfigured when that is not possible."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"The folder {home} cannot be created ({error.strerror}). "
+            "Set MUSICGEN_HOME to a folder you may write to."
+        ) from error
+
+
+def read_or_create_secret_key(path: Path) -> str:
+    """The key in `path`, created with mode 600 when missing; processes that start together agree on it."""
+    try:
+        return _read_secret_key(path)
+    except FileNotFoundError:
+        pass
+    create_home(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as key_file:
+            key_file.write(secrets.token_urlsafe(50) + "\n")
+            key_file.flush()
+            os.fsync(key_file.fileno())
+        try:
+            # A link, unlike a rename, never replaces the key that another process has just written.
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"The key file {path} cannot be written ({error.strerror}). "
+            "Set MUSICGEN_HOME to a folder you may write to, or set MUSICGEN_SECRET_KEY."
+        ) from error
+    return _read_secret_key(path)
+
+
+def _read_secret_key(path: Path) -> str:
+    key = path.read_text(encoding="ascii").strip()
+    if len(key) < 32:
+        raise ImproperlyConfigured(
+            f"The key in {path} is too short. Delete the file, and a new one is created."
+        )
+    return key

@@ -1,0 +1,78 @@
+"""Curate models: edit limits, choose the active one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from registry.models import ModelConfig
+from registry.services import ModelNotPlayable, activate_model
+
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[ModelConfig]
+else:
+    _ModelAdmin = admin.ModelAdmin  # takes a type argument in the stubs only
+
+
+@admin.register(ModelConfig)
+class ModelConfigAdmin(_ModelAdmin):
+    """The active model can neither be deleted nor made unplayable; an edited field is kept by later releases."""
+
+    list_display = (
+        "display_name",
+        "id",
+        "max_duration_seconds",
+        "recommended_duration_seconds",
+        "vram_requirement_gb",
+        "licence",
+        "is_playable",
+        "is_active",
+    )
+    list_filter = ("is_playable", "channels")
+    search_fields = ("id", "display_name", "hf_model_id")
+    actions = ("make_active",)
+    fieldsets = (
+        (None, {"fields": ("id", "display_name", "description", "position")}),
+        ("Checkpoint", {"fields": ("hf_model_id", "revision", "local_path")}),
+        (
+            "Limits",
+            {
+                "fields": ("max_duration_seconds", "recommended_duration_seconds", "vram_requirement_gb"),
+                "description": "MUSICGEN_MAX_DURATION_SECONDS stands above the longest duration given here.",
+            },
+        ),
+        ("Sound", {"fields": ("sample_rate", "channels", "codebooks", "tokens_per_second", "parameters")}),
+        ("Use", {"fields": ("licence", "licence_url", "is_playable", "unplayable_reason", "is_active")}),
+    )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ModelConfig | None = None) -> tuple[str, ...]:
+        """The id is the primary key: changing it would make a second model."""
+        return ("id", "is_active") if obj is not None else ("is_active",)
+
+    def has_delete_permission(self, request: HttpRequest, obj: ModelConfig | None = None) -> bool:
+        """Not the active model."""
+        return super().has_delete_permission(request, obj) and not (obj is not None and obj.is_active)
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Without deletion in bulk, which would pass the active model by."""
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
+    @admin.action(description="Make active", permissions=["change"])
+    def make_active(self, request: HttpRequest, queryset: QuerySet[ModelConfig]) -> None:
+        """Make the chosen model the default for new jobs."""
+        chosen = list(queryset[:2])
+        if len(chosen) != 1:
+            self.message_user(request, "Choose one model to make active.", messages.ERROR)
+            return
+        try:
+            model = activate_model(chosen[0].pk)
+        except ModelNotPlayable as refused:
+            self.message_user(request, str(refused), messages.ERROR)
+            return
+        self.message_user(request, f"{model.display_name} is active: new jobs use it.", messages.SUCCESS)

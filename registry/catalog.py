@@ -1,0 +1,168 @@
+"""The models this release knows, as plain data: what each can do and under which licence.
+
+It seeds the `ModelConfig` table and knows nothing of Django. Parameter counts are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+CC_BY_NC: Final = "CC-BY-NC 4.0"
+CC_BY_NC_URL: Final = "https://creativecommons.org/licenses/by-nc/4.0/"
+APACHE: Final = "Apache-2.0"
+APACHE_URL: Final = "https://www.apache.org/licenses/LICENSE-2.0"
+
+DEMO_MODEL_ID: Final = "musicgen-demo"
+
+_MELODY_REASON: Final = (
+    "Melody models need a reference clip and another decoder, which this release does not play yet."
+)
+
+
+def _official(
+    name: str,
+    display_name: str,
+    description: str,
+    *,
+    memory_gb: int,
+    recommended: int,
+    parameters: int | None,
+    stereo: bool = False,
+    melody: bool = False,
+) -> dict[str, Any]:
+    """One of Meta's checkpoints: they differ in size, channels and conditioning and share all else."""
+    return {
+        "id": name,
+        "display_name": display_name,
+        "hf_model_id": f"facebook/{name}",
+        "local_path": "",
+        "max_duration_seconds": 30,
+        "recommended_duration_seconds": recommended,
+        "tokens_per_second": 50,
+        "vram_requirement_gb": memory_gb,
+        "sample_rate": 32000,
+        "channels": 2 if stereo else 1,
+        "codebooks": 8 if stereo else 4,
+        "parameters": parameters,
+        "description": description,
+        "licence": CC_BY_NC,
+        "licence_url": CC_BY_NC_URL,
+        "is_playable": not melody,
+        "unplayable_reason": _MELODY_REASON if melody else "",
+    }
+
+
+_ENTRIES: Final[list[dict[str, Any]]] = [
+    {
+        "id": DEMO_MODEL_ID,
+        "display_name": "MusicGen Demo",
+        "hf_model_id": "musicgen-studio/musicgen-demo",
+        # Relative paths are read from the folder that holds manage.py: this checkpoint ships with the studio.
+        "local_path": "registry/checkpoints/musicgen-demo",
+        "max_duration_seconds": 20,
+        "recommended_duration_seconds": 8,
+        "tokens_per_second": 50,
+        "vram_requirement_gb": 1,
+        "sample_rate": 16000,
+        "channels": 1,
+        "codebooks": 4,
+        "parameters": None,
+        "description": "Tiny model that ships with the studio, to try everything without a download",
+        "licence": APACHE,
+        "licence_url": APACHE_URL,
+        "is_playable": True,
+        "unplayable_reason": "",
+    },
+    _official(
+        "musicgen-small",
+        "MusicGen Small",
+        "Fast generation, good for prototyping",
+        memory_gb=4,
+        recommended=10,
+        parameters=586_884_674,
+    ),
+    _official(
+        "musicgen-medium",
+        "MusicGen Medium",
+        "Balanced quality and speed",
+        memory_gb=8,
+        recommended=15,
+        parameters=2_005_251_138,
+    ),
+    _official(
+        "musicgen-large",
+        "MusicGen Large",
+        "Highest quality, requires more VRAM",
+        memory_gb=16,
+        recommended=10,
+        parameters=3_423_470_146,
+    ),
+    _official(
+        "musicgen-stereo-small",
+        "MusicGen Stereo Small",
+        "Stereo, fast generation",
+        memory_gb=4,
+        recommended=10,
+        parameters=603_665_986,
+        stereo=True,
+    ),
+    _official(
+        "musicgen-stereo-medium",
+        "MusicGen Stereo Medium",
+        "Stereo, balanced quality and speed",
+        memory_gb=8,
+        recommended=15,
+        parameters=2_030_423_106,
+        stereo=True,
+    ),
+    _official(
+        "musicgen-stereo-large",
+        "MusicGen Stereo Large",
+        "Stereo, highest quality, requires more VRAM",
+        memory_gb=16,
+        recommended=10,
+        parameters=3_457_032_770,
+        stereo=True,
+    ),
+    _official(
+        "musicgen-melody",
+        "MusicGen Melody",
+        "Follows the melody of a reference clip",
+        memory_gb=8,
+        recommended=15,
+        parameters=1_552_138_818,
+        melody=True,
+    ),
+    _official(
+        "musicgen-melody-large",
+        "MusicGen Melody Large",
+        "Follows the melody of a reference clip, highest quality",
+        memory_gb=16,
+        recommended=10,
+        parameters=2_617_993_794,
+        melody=True,
+    ),
+    _official(
+        "musicgen-stereo-melody",
+        "MusicGen Stereo Melody",
+        "Stereo, follows the melody of a reference clip",
+        memory_gb=8,
+        recommended=15,
+        parameters=None,
+        stereo=True,
+        melody=True,
+    ),
+    _official(
+        "musicgen-stereo-melody-large",
+        "MusicGen Stereo Melody Large",
+        "Stereo, follows the melody of a reference clip, highest quality",
+        memory_gb=16,
+        recommended=10,
+        parameters=None,
+        stereo=True,
+        melody=True,
+    ),
+]
+
+#: The catalogue by Hugging Face id, in the order in which people see it.
+MODEL_CONFIGS: Final[dict[str, dict[str, Any]]] = {entry["hf_model_id"]: entry for entry in _ENTRIES}

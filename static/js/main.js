@@ -1,0 +1,15 @@
+// The only script entry of the pages: brings the widgets in. Each attaches itself by data- attributes,
+// through listeners on the document, so that swapped content works without being bound again.
+import "./morph.js";
+import "./theme.js";
+import "./menus.js";
+import "./toasts.js";
+import "./requests.js";
+import "./connection.js";
+import "./pages.js";
+import "./times.js";
+import "./form.js";
+import "./player.js";
+import "./takes.js";
+import "./autoplay.js";
+import "./shortcuts.js";
