@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
 from generation.engine.errors import EngineError
@@ -89,9 +88,9 @@ def load_checkpoint(
     except Exception as error:
         detail = f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
-            message = f"There was not enough memory to load {checkpoint}. Free some, or use a smaller model."
+            message = "There was not enough memory to load the model. Free some, or use a smaller one."
             raise EngineError(OUT_OF_MEMORY, message, detail) from error
-        message = f"Loading {checkpoint} failed inside the engine. The details say where."
+        message = "Loading the model failed inside the engine. The details say where."
         raise EngineError(ENGINE_ERROR, message, detail) from error
 
 
@@ -101,12 +100,13 @@ def _load_checkpoint(
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, chosen_device)
     folder, commit = _locate(checkpoint, revision, on_progress)
-    _check_config(folder, checkpoint)
+    name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
+    _check_config(folder, name)
     on_progress("reading weights", 0.0)
-    network = _read_weights(folder, checkpoint, chosen_dtype, on_progress)
+    network = _read_weights(folder, name, chosen_dtype, on_progress)
     on_progress("preparing", None)
-    _check_parts(network, checkpoint)
-    tokenizer = _read_tokenizer(folder, checkpoint)
+    _check_parts(network, name)
+    tokenizer = _read_tokenizer(folder, name)
     network.requires_grad_(False).eval().to(chosen_device)
     codec = network.config.audio_encoder
     return LoadedModel(
@@ -155,7 +155,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def _locate(checkpoint: str, revision: str | None, on_progress: OnProgress) -> tuple[Path, str | None]:
     """Folder of the checkpoint and, where it is from the hub, its commit."""
     folder = Path(checkpoint).expanduser()
-    if folder.is_dir():
+    if checkpoint and folder.is_dir():
         return folder, None
     if (
         folder.is_absolute()
@@ -169,9 +169,14 @@ def _locate(checkpoint: str, revision: str | None, on_progress: OnProgress) -> t
     return fetch_checkpoint(
         checkpoint,
         revision,
-        is_complete=lambda folder: (folder / "config.json").is_file() and bool(weight_files(folder)),
+        is_complete=_is_complete,
         on_progress=lambda fraction: on_progress("downloading", fraction),
     )
+
+
+def _is_complete(folder: Path) -> bool:
+    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model"))
+    return tokenizer and (folder / "config.json").is_file() and bool(weight_files(folder))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -192,23 +197,23 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def _check_config(folder: Path, checkpoint: str) -> None:
+def _check_config(folder: Path, name: str) -> None:
     """Refuse what is not MusicGen by its config alone, before any weight is read."""
     path = folder / "config.json"
     if not path.is_file():
         raise EngineError(
-            CHECKPOINT_NOT_FOUND, f"{checkpoint} holds no config.json, so it is no model. Check the path."
+            CHECKPOINT_NOT_FOUND, f"{name} holds no config.json, so it is no model. Check the path."
         )
     try:
         model_type = json.loads(path.read_bytes())["model_type"]
     except (ValueError, KeyError, TypeError) as error:
-        message = f"The config.json of {checkpoint} cannot be read. Fetch the model again."
+        message = f"The config.json of {name} cannot be read. Fetch the model again."
         raise EngineError(CHECKPOINT_CORRUPT, message, f"{type(error).__name__}: {error}") from error
     if model_type == "musicgen_melody":
-        message = f"{checkpoint} is a melody model, which cannot be played yet. Choose one without melody."
+        message = f"{name} is a melody model, which cannot be played yet. Choose one without melody."
         raise EngineError(CHECKPOINT_UNSUPPORTED, message, "model_type is musicgen_melody")
     if model_type != "musicgen":
-        message = f"{checkpoint} is not a MusicGen model but of type {model_type!r}. Choose a MusicGen model."
+        message = f"{name} is not a MusicGen model but of type {model_type!r}. Choose a MusicGen model."
         raise EngineError(CHECKPOINT_UNSUPPORTED, message, f"model_type is {model_type!r}")
 
 
@@ -216,11 +221,11 @@ def _check_config(folder: Path, checkpoint: str) -> None:
 
 
 def _read_weights(
-    folder: Path, checkpoint: str, dtype: torch.dtype, on_progress: OnProgress
+    folder: Path, name: str, dtype: torch.dtype, on_progress: OnProgress
 ) -> MusicgenForConditionalGeneration:
     files = weight_files(folder)
     if not files:
-        message = f"{checkpoint} lacks its weights, or a part of them. Fetch the model again."
+        message = f"{name} lacks its weights, or a part of them. Fetch the model again."
         raise EngineError(CHECKPOINT_CORRUPT, message)
     try:
         with _weights_progress(lambda fraction: on_progress("reading weights", fraction)):
@@ -232,18 +237,22 @@ def _read_weights(
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told by name below
             )
     except pickle.UnpicklingError as error:
-        message = f"The weights of {checkpoint} are damaged, or hold more than weights. Use another copy."
+        message = f"The weights of {name} are damaged, or hold more than weights. Use another copy."
         raise EngineError(CHECKPOINT_CORRUPT, message, str(error).split("\n")[0]) from error
-    except SafetensorError as error:
-        message = f"The weights of {checkpoint} are damaged or cut off. Fetch the model again."
-        raise EngineError(CHECKPOINT_CORRUPT, message, f"SafetensorError: {error}") from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        # Each format and each part of a config fails with exceptions of its own.
+        message = f"The weights of {name} are damaged or cut off. Fetch the model again."
+        raise EngineError(CHECKPOINT_CORRUPT, message, f"{type(error).__name__}: {error}") from error
     # A weight that is missing or misshapen would silently be a random one.
     for what in ("missing_keys", "mismatched_keys"):
-        if names := sorted(str(name) for name in found[what]):
-            message = f"{checkpoint} lacks {len(names)} of its weights or has them misshapen. Fetch it again."
-            raise EngineError(CHECKPOINT_CORRUPT, message, f"{what}: {', '.join(names[:8])}")
+        if keys := sorted(str(key) for key in found[what]):
+            message = f"{name} lacks {len(keys)} of its weights or has them misshapen. Fetch it again."
+            raise EngineError(CHECKPOINT_CORRUPT, message, f"{what}: {', '.join(keys[:8])}")
     return network
 
 
@@ -275,13 +284,13 @@ def _weights_progress(on_fraction: Callable[[float], None]) -> Iterator[None]:
         transformers.utils.logging.set_tqdm_hook(previous)
 
 
-def _read_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
+def _read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        message = f"The tokenizer of {checkpoint} is missing or cannot be read. Fetch the model again."
+        message = f"The tokenizer of {name} is missing or cannot be read. Fetch the model again."
         raise EngineError(CHECKPOINT_CORRUPT, message, f"{type(error).__name__}: {error}") from error
     return tokenizer
 
@@ -289,7 +298,7 @@ def _read_tokenizer(folder: Path, checkpoint: str) -> PreTrainedTokenizerBase:
 # --- checking ---
 
 
-def _check_parts(network: MusicgenForConditionalGeneration, checkpoint: str) -> None:
+def _check_parts(network: MusicgenForConditionalGeneration, name: str) -> None:
     """Refuse a checkpoint whose decoder makes codes that its codec cannot read."""
     decoder, codec = network.config.decoder, network.config.audio_encoder
     per_channel, left_over = divmod(decoder.num_codebooks, decoder.audio_channels)
@@ -299,7 +308,7 @@ def _check_parts(network: MusicgenForConditionalGeneration, checkpoint: str) -> 
         mismatch = "its decoder makes codes that its codec does not have"
     else:
         return
-    message = f"{checkpoint} cannot be played: {mismatch}. Choose another model."
+    message = f"{name} cannot be played: {mismatch}. Choose another model."
     raise EngineError(CHECKPOINT_UNSUPPORTED, message)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -60,22 +61,38 @@ def fetch_checkpoint(
     HUB_UNREACHABLE or ENGINE_ERROR.
     """
     try:
-        folder = _cached_folder(repo_id, revision)
-        if folder is None or not is_complete(folder):
+        folder = _cached_folder(repo_id, revision, is_complete)
+        if folder is None:
             folder = _fetch(repo_id, revision, on_progress)
     except Exception as error:
         raise _translated(error, repo_id, revision) from error
     return folder, folder.name  # the cache names the folder of a snapshot by its commit
 
 
-def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
-    try:
-        return Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        # Nothing, or a download that was broken off. A cache that holds some files of the repository and all
-        # that we want counts as incomplete here too, so look again at the files themselves.
-        config = try_to_load_from_cache(repo_id, "config.json", revision=revision)
-        return Path(config).parent if isinstance(config, str) else None
+def _cached_folder(repo_id: str, revision: str | None, is_complete: Callable[[Path], bool]) -> Path | None:
+    """The folder of a revision in the cache, where it holds all that would be fetched.
+
+    The library knows from an earlier listing which files of a pattern a repository has, and refuses a folder
+    that lacks one, as a download that was broken off does.
+    """
+    forms = {
+        "pytorch_model.bin.index.json": ["model.safetensors", "model-*-of-*.safetensors"],
+        "model.safetensors.index.json": ["pytorch_model.bin", "pytorch_model-*-of-*.bin"],
+    }
+    for unread_index, weights in forms.items():
+        try:
+            found = snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=["*.json", "*.model", "*.txt", *weights],
+                ignore_patterns=["*/*", unread_index],
+                local_files_only=True,
+            )
+        except LocalEntryNotFoundError:
+            continue
+        if is_complete(Path(found)):
+            return Path(found)
+    return None
 
 
 def _fetch(repo_id: str, revision: str | None, on_progress: Callable[[float], None]) -> Path:
@@ -87,6 +104,7 @@ def _fetch(repo_id: str, revision: str | None, on_progress: Callable[[float], No
         name for name in wanted if isinstance(try_to_load_from_cache(repo_id, name, revision=info.sha), str)
     ]
     done = sum(sizes[name] for name in present)
+    counting = threading.Lock()  # several files come at a time, each on a thread of its own
     on_progress(done / total)
 
     class _Bytes(tqdm):
@@ -101,8 +119,9 @@ def _fetch(repo_id: str, revision: str | None, on_progress: Callable[[float], No
         def update(self, n: float | None = 1) -> bool | None:
             nonlocal done
             if self._counts:
-                done += int(n or 0)
-                on_progress(min(1.0, done / total))
+                with counting:
+                    done += int(n or 0)
+                    on_progress(min(1.0, done / total))
             updated: bool | None = super().update(n)
             return updated
 
@@ -136,7 +155,10 @@ def _translated(error: Exception, repo_id: str, revision: str | None) -> EngineE
     if isinstance(error, HFValidationError):
         message = f"{repo_id!r} is neither a folder nor a hub id such as facebook/musicgen-small."
         return EngineError(CHECKPOINT_NOT_FOUND, message, detail)
-    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, httpx2.HTTPError)):
+    if status is not None:
+        message = f"The hub answered {status} when asked for {repo_id}. Try again later."
+        return EngineError(HUB_UNREACHABLE, message, detail)
+    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.HTTPError)):
         message = f"{repo_id} is not on this machine and the hub cannot be reached. Connect and try again."
         return EngineError(HUB_UNREACHABLE, message, detail)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -41,18 +41,13 @@ class Rendering:
     output: Path | None
     seconds: StageSeconds
 
-    @classmethod
-    def of_nothing(cls) -> Rendering:
-        """What a request comes to that was cancelled before it began."""
-        return cls(cancelled=True, frames=0, duration_seconds=0.0, output=None, seconds=StageSeconds())
-
 
 def render(
     model: LoadedModel, request: Generate, *, on_stage: OnStage, should_stop: Callable[[], bool]
 ) -> Rendering:
     """Make the take that `request` asks for and write it to `request.output`.
 
-    Stopped while frames are being generated, it writes the complete ones; a stop after the last frame comes
+    Stopped before or while frames are generated, it writes the complete ones; a stop after the last frame comes
     too late and changes nothing. Raises EngineError with a code of `request.failed` for everything that goes
     wrong.
     """

@@ -1,0 +1,131 @@
+"""The demo checkpoint in the repository, and the script that makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor, MusicgenForConditionalGeneration, MusicgenProcessor
+
+from generation.engine.audio import decode_codes
+from generation.engine.build_demo import build_demo
+from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.random_checkpoint import build_tokenizer, captions
+from tests.engine.conftest import DEMO, ROOT
+from tests.engine.dwarf import build_dwarf
+from tests.engine.test_decode import codes_for
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def demo() -> LoadedModel:
+    return load_checkpoint(str(DEMO), device="cpu")
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+    build_demo(tmp_path / "here", seed=3)
+    command = [sys.executable, "-m", "generation.engine.build_demo", str(tmp_path / "there"), "--seed", "3"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert fingerprints(tmp_path / "here") == fingerprints(tmp_path / "there")
+    build_demo(tmp_path / "other", seed=4)
+    changed = {
+        name
+        for name, mark in fingerprints(tmp_path / "other").items()
+        if mark != fingerprints(tmp_path / "here")[name]
+    }
+    assert changed == {"model.safetensors", "README.md"}
+
+
+def test_it_has_the_official_files_and_is_small() -> None:
+    files = {each.name: each.stat().st_size for each in DEMO.iterdir()}
+    assert {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "README.md",
+    } <= files.keys()
+    assert sum(files.values()) < 20_000_000
+    card = (DEMO / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlicense: apache-2.0\n")
+    assert "What it cannot do" in card
+
+
+def test_the_library_loads_it() -> None:
+    network, found = MusicgenForConditionalGeneration.from_pretrained(DEMO, output_loading_info=True)
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    processor = AutoProcessor.from_pretrained(DEMO)
+    assert isinstance(processor, MusicgenProcessor)
+    assert processor.feature_extractor.sampling_rate == 16_000
+    inputs = processor(text=["slow piano", "fast techno with bells"], padding=True, return_tensors="pt")
+    assert network.generate(**inputs, max_new_tokens=13).shape == (2, 1, 10 * 320)
+
+
+def test_it_is_what_its_readers_expect(demo: LoadedModel) -> None:
+    assert (demo.sample_rate, demo.frame_rate, demo.samples_per_frame) == (16_000, 50, 320)
+    assert (demo.channels, demo.codebooks, demo.pad_token) == (1, 4, 512)
+
+
+def test_it_is_audible_and_does_not_clip(demo: LoadedModel) -> None:
+    for seed, prompt in enumerate(["slow piano", "fast heavy metal with 808 drums", "rain"]):
+        samples = decode_codes(demo, codes_for(demo, prompt, frames=100, seed=seed, top_k=250))
+        assert 0.05 < np.abs(samples).max() < 0.95
+        assert samples.std() > 0.01
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_random_weights_are_loud_enough_whatever_their_seed(tmp_path: Path, channels: int) -> None:
+    for seed in (1, 2, 3):
+        model = load_checkpoint(
+            str(build_dwarf(tmp_path / str(seed), channels=channels, seed=seed)), device="cpu"
+        )
+        codes = torch.randint(32, (model.codebooks, 250), generator=torch.Generator().manual_seed(seed))
+        assert 0.3 < np.abs(decode_codes(model, codes)).max() < 0.8
+
+
+def test_prompt_and_seed_change_what_is_heard(demo: LoadedModel) -> None:
+    takes = [
+        decode_codes(demo, codes_for(demo, prompt, frames=50, seed=seed, guidance_scale=scale))
+        for prompt, seed, scale in (("slow piano", 0, 3.0), ("fast techno", 0, 3.0), ("slow piano", 1, 3.0))
+    ]
+    assert np.abs(takes[0] - takes[1]).max() > 0.01
+    assert np.abs(takes[0] - takes[2]).max() > 0.01
+
+
+def test_its_codes_are_not_all_one(demo: LoadedModel) -> None:
+    for row in codes_for(demo, frames=100):
+        assert len(torch.unique(row)) > 5
+
+
+def test_a_prompt_has_hardly_more_tokens_than_characters() -> None:
+    tokenizer = build_tokenizer(1024)
+    for text in [
+        "!?,.;" * 50,
+        "WORD " * 40,
+        "Привет, мир",
+        "한국어 음악",
+        "🎹🎸",
+        "x\n\ny\tz",
+        "808 140 bpm",
+        "ﷺ",
+    ]:
+        assert len(tokenizer(text)["input_ids"]) <= len(text) + 2
+    assert len(tokenizer("slow piano")["input_ids"]) == 3
+    assert tokenizer("")["input_ids"] == [tokenizer.eos_token_id]
+
+
+def test_captions_are_many_and_all_different() -> None:
+    made = list(captions())
+    assert len(made) > 1000
+    assert len(set(made)) == len(made)
