@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import QuerySet, URLField
 from django.http import HttpRequest
 
 from registry.models import ModelConfig
-from registry.services import ModelNotPlayable, activate_model
-
+from registry.services import ModelNotPlayable, SwitchUnderWay, request_switch
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[ModelConfig]
@@ -35,6 +34,8 @@ class ModelConfigAdmin(_ModelAdmin):
     list_filter = ("is_playable", "channels")
     search_fields = ("id", "display_name", "hf_model_id")
     actions = ("make_active",)
+    # Django 6 has this default; until then it warns at every form.
+    formfield_overrides = {URLField: {"assume_scheme": "https"}}
     fieldsets = (
         (None, {"fields": ("id", "display_name", "description", "position")}),
         ("Checkpoint", {"fields": ("hf_model_id", "revision", "local_path")}),
@@ -54,8 +55,9 @@ class ModelConfigAdmin(_ModelAdmin):
         return ("id", "is_active") if obj is not None else ("is_active",)
 
     def has_delete_permission(self, request: HttpRequest, obj: ModelConfig | None = None) -> bool:
-        """Not the active model."""
-        return super().has_delete_permission(request, obj) and not (obj is not None and obj.is_active)
+        """Not the active model, nor one that a switch is on its way to."""
+        in_use = obj is not None and (obj.is_active or obj.switches.filter(open_slot=True).exists())
+        return super().has_delete_permission(request, obj) and not in_use
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Without deletion in bulk, which would pass the active model by."""
@@ -65,14 +67,14 @@ class ModelConfigAdmin(_ModelAdmin):
 
     @admin.action(description="Make active", permissions=["change"])
     def make_active(self, request: HttpRequest, queryset: QuerySet[ModelConfig]) -> None:
-        """Make the chosen model the default for new jobs."""
+        """Ask for a switch to the chosen model; it becomes active once it is loaded and proven."""
         chosen = list(queryset[:2])
         if len(chosen) != 1:
             self.message_user(request, "Choose one model to make active.", messages.ERROR)
             return
         try:
-            model = activate_model(chosen[0].pk)
-        except ModelNotPlayable as refused:
+            answer = request_switch(chosen[0], request.user)
+        except (ModelNotPlayable, SwitchUnderWay) as refused:
             self.message_user(request, str(refused), messages.ERROR)
             return
-        self.message_user(request, f"{model.display_name} is active: new jobs use it.", messages.SUCCESS)
+        self.message_user(request, answer.sentence, messages.SUCCESS)

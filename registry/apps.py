@@ -3,10 +3,12 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.apps import apps as installed_apps
 from django.db.models.signals import post_migrate
 
 
-def _sync_after_migrate(sender: AppConfig, *, using: str, apps: Any, **_: Any) -> None:
+def _sync_after_migrate(sender: AppConfig, *, using: str, apps: Any = installed_apps, **_: Any) -> None:
+    # `flush` sends the signal too, without `apps`: the table is then the one of today.
     from registry.services import sync_catalog
 
     try:
@@ -22,4 +24,5 @@ class RegistryConfig(AppConfig):
     name = "registry"
 
     def ready(self) -> None:
+        """Listen for migrations."""
         post_migrate.connect(_sync_after_migrate, sender=self)

@@ -5,42 +5,181 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='ModelConfig',
+            name="ModelConfig",
             fields=[
-                ('id', models.CharField(help_text='Short name used in addresses and commands, such as musicgen-small.', max_length=80, primary_key=True, serialize=False, validators=[django.core.validators.RegexValidator('\\A[a-z0-9][a-z0-9._-]*\\Z', 'Use lower-case letters, digits, dots, dashes and underscores.')], verbose_name='id')),
-                ('display_name', models.CharField(max_length=80)),
-                ('hf_model_id', models.CharField(max_length=200, unique=True, validators=[django.core.validators.RegexValidator('\\A[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*\\Z', 'Write the id as owner/name, such as facebook/musicgen-small.')], verbose_name='Hugging Face id')),
-                ('revision', models.CharField(blank=True, help_text='Branch, tag or commit to load; empty for the newest.', max_length=64, validators=[django.core.validators.RegexValidator('\\A[A-Za-z0-9._-]+\\Z', 'Write a branch, a tag or a commit hash.')])),
-                ('local_path', models.CharField(blank=True, help_text='Folder that holds the checkpoint, instead of the hub. Relative to manage.py, or absolute.', max_length=500)),
-                ('description', models.CharField(blank=True, max_length=300)),
-                ('licence', models.CharField(blank=True, help_text='Licence of the weights.', max_length=80)),
-                ('licence_url', models.URLField(blank=True)),
-                ('max_duration_seconds', models.FloatField(validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3600)], verbose_name='longest duration (s)')),
-                ('recommended_duration_seconds', models.FloatField(validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3600)], verbose_name='recommended duration (s)')),
-                ('tokens_per_second', models.PositiveSmallIntegerField(default=50, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)], verbose_name='frames per second')),
-                ('vram_requirement_gb', models.FloatField(validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(10000)], verbose_name='memory (GB)')),
-                ('sample_rate', models.PositiveIntegerField(default=32000, validators=[django.core.validators.MinValueValidator(8000), django.core.validators.MaxValueValidator(192000)], verbose_name='sample rate (Hz)')),
-                ('channels', models.PositiveSmallIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(2)])),
-                ('codebooks', models.PositiveSmallIntegerField(default=4, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(64)])),
-                ('parameters', models.PositiveBigIntegerField(blank=True, null=True)),
-                ('is_playable', models.BooleanField(default=True, verbose_name='can be played')),
-                ('unplayable_reason', models.CharField(blank=True, help_text='One sentence that people see when it cannot be played.', max_length=300)),
-                ('is_active', models.BooleanField(default=False, editable=False, verbose_name='active')),
-                ('position', models.PositiveSmallIntegerField(default=1000, help_text='Order in lists, smallest first.')),
-                ('catalog_values', models.JSONField(blank=True, default=dict, editable=False)),
+                (
+                    "id",
+                    models.CharField(
+                        help_text="Short name used in addresses and commands, such as musicgen-small.",
+                        max_length=80,
+                        primary_key=True,
+                        serialize=False,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A[a-z0-9][a-z0-9._-]*\\Z",
+                                "Use lower-case letters, digits, dots, dashes and underscores.",
+                            )
+                        ],
+                        verbose_name="id",
+                    ),
+                ),
+                ("display_name", models.CharField(max_length=80)),
+                (
+                    "hf_model_id",
+                    models.CharField(
+                        max_length=200,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*\\Z",
+                                "Write the id as owner/name, such as facebook/musicgen-small.",
+                            )
+                        ],
+                        verbose_name="Hugging Face id",
+                    ),
+                ),
+                (
+                    "revision",
+                    models.CharField(
+                        blank=True,
+                        help_text="Branch, tag or commit to load; empty for the newest.",
+                        max_length=64,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A[A-Za-z0-9._-]+\\Z", "Write a branch, a tag or a commit hash."
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "local_path",
+                    models.CharField(
+                        blank=True,
+                        help_text="Folder that holds the checkpoint, instead of the hub. Relative to manage.py, or absolute.",
+                        max_length=500,
+                    ),
+                ),
+                ("description", models.CharField(blank=True, max_length=300)),
+                ("licence", models.CharField(blank=True, help_text="Licence of the weights.", max_length=80)),
+                ("licence_url", models.URLField(blank=True)),
+                (
+                    "max_duration_seconds",
+                    models.FloatField(
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(3600),
+                        ],
+                        verbose_name="longest duration (s)",
+                    ),
+                ),
+                (
+                    "recommended_duration_seconds",
+                    models.FloatField(
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(3600),
+                        ],
+                        verbose_name="recommended duration (s)",
+                    ),
+                ),
+                (
+                    "tokens_per_second",
+                    models.PositiveSmallIntegerField(
+                        default=50,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(1000),
+                        ],
+                        verbose_name="frames per second",
+                    ),
+                ),
+                (
+                    "vram_requirement_gb",
+                    models.FloatField(
+                        validators=[
+                            django.core.validators.MinValueValidator(0.1),
+                            django.core.validators.MaxValueValidator(10000),
+                        ],
+                        verbose_name="memory (GB)",
+                    ),
+                ),
+                (
+                    "sample_rate",
+                    models.PositiveIntegerField(
+                        default=32000,
+                        validators=[
+                            django.core.validators.MinValueValidator(8000),
+                            django.core.validators.MaxValueValidator(192000),
+                        ],
+                        verbose_name="sample rate (Hz)",
+                    ),
+                ),
+                (
+                    "channels",
+                    models.PositiveSmallIntegerField(
+                        default=1,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(2),
+                        ],
+                    ),
+                ),
+                (
+                    "codebooks",
+                    models.PositiveSmallIntegerField(
+                        default=4,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(64),
+                        ],
+                    ),
+                ),
+                ("parameters", models.PositiveBigIntegerField(blank=True, null=True)),
+                ("is_playable", models.BooleanField(default=True, verbose_name="can be played")),
+                (
+                    "unplayable_reason",
+                    models.CharField(
+                        blank=True,
+                        help_text="One sentence that people see when it cannot be played.",
+                        max_length=300,
+                    ),
+                ),
+                ("is_active", models.BooleanField(default=False, editable=False, verbose_name="active")),
+                (
+                    "position",
+                    models.PositiveSmallIntegerField(
+                        default=1000, help_text="Order in lists, smallest first."
+                    ),
+                ),
+                ("catalog_values", models.JSONField(blank=True, default=dict, editable=False)),
             ],
             options={
-                'verbose_name': 'model',
-                'ordering': ['position', 'id'],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('is_active', True)), fields=('is_active',), name='one_active_model'), models.CheckConstraint(condition=models.Q(('is_active', False), ('is_playable', True), _connector='OR'), name='active_model_is_playable'), models.CheckConstraint(condition=models.Q(('recommended_duration_seconds__lte', models.F('max_duration_seconds')), ('recommended_duration_seconds__gt', 0)), name='recommended_duration_within_limit')],
+                "verbose_name": "model",
+                "ordering": ["position", "id"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("is_active", True)),
+                        fields=("is_active",),
+                        name="one_active_model",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("is_active", False), ("is_playable", True), _connector="OR"),
+                        name="active_model_is_playable",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("recommended_duration_seconds__lte", models.F("max_duration_seconds")),
+                            ("recommended_duration_seconds__gt", 0),
+                        ),
+                        name="recommended_duration_within_limit",
+                    ),
+                ],
             },
         ),
     ]

@@ -42,10 +42,12 @@ class NoActiveModel(LookupError):
 
 def get_model_config(model_id: str) -> ModelConfig:
     """The model of that id or Hugging Face id. Raises ModelNotFound."""
-    model = (
-        ModelConfig.objects.filter(pk=model_id).first()
-        or ModelConfig.objects.filter(hf_model_id=model_id).first()
-    )
+    model = None
+    if model_id.isascii() and "\0" not in model_id:  # as all ids are; databases refuse some other text
+        model = (
+            ModelConfig.objects.filter(pk=model_id).first()
+            or ModelConfig.objects.filter(hf_model_id=model_id).first()
+        )
     if model is None:
         raise ModelNotFound(model_id)
     return model

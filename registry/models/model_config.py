@@ -94,6 +94,8 @@ class ModelConfig(models.Model):
     )
     is_active = models.BooleanField("active", default=False, editable=False)
     position = models.PositiveSmallIntegerField(default=1000, help_text="Order in lists, smallest first.")
+    # Largest memory seen on this machine, in bytes by device: what counts once it is known.
+    measured_bytes = models.JSONField(default=dict, blank=True, editable=False)
     # What the catalogue said when it was last applied: a field that still holds it was not edited by an admin.
     catalog_values = models.JSONField(default=dict, blank=True, editable=False)
 
@@ -122,8 +124,10 @@ class ModelConfig(models.Model):
     def clean(self) -> None:
         """Rules that span fields. Raises ValidationError with a sentence at the field it concerns."""
         errors: dict[str, str] = {}
-        longest, recommended = self.max_duration_seconds, self.recommended_duration_seconds
-        if longest is not None and recommended is not None and recommended > longest:
+        # A field that was refused is None here, whatever its annotation says.
+        longest: Any = self.max_duration_seconds
+        recommended: Any = self.recommended_duration_seconds
+        if None not in (longest, recommended) and recommended > longest:
             errors["recommended_duration_seconds"] = (
                 f"The recommended duration cannot be above the longest duration of {plain_number(longest)} s."
             )

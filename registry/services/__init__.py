@@ -1,0 +1,43 @@
+"""Verbs of the registry, by noun: models (find, list, sync with the catalogue) and switches (from one to another)."""
+
+from registry.services.models import (
+    ModelNotFound,
+    ModelNotPlayable,
+    NoActiveModel,
+    UnknownLimits,
+    activate_model,
+    check_limits,
+    get_active_model,
+    get_max_duration,
+    get_model_config,
+    list_models,
+    sync_catalog,
+)
+from registry.services.switches import (
+    SwitchAnswer,
+    SwitchUnderWay,
+    cancel_switch,
+    last_switch,
+    open_switch,
+    request_switch,
+)
+
+__all__ = [
+    "ModelNotFound",
+    "ModelNotPlayable",
+    "NoActiveModel",
+    "SwitchAnswer",
+    "SwitchUnderWay",
+    "UnknownLimits",
+    "activate_model",
+    "cancel_switch",
+    "check_limits",
+    "get_active_model",
+    "get_max_duration",
+    "get_model_config",
+    "last_switch",
+    "list_models",
+    "open_switch",
+    "request_switch",
+    "sync_catalog",
+]
