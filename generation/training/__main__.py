@@ -1,0 +1,86 @@
+"""One command per stage: `python -m generation.training --run FOLDER codec|tokens|lm|export|takes|evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+PROMPTS = (
+    "a slow sad piano piece",
+    "an energetic rock drum beat at 125 bpm",
+    "calm music box lullaby in C major",
+    "funky bass and drums, 107 bpm",
+    "peaceful church organ hymn, slow",
+    "lo-fi hip hop with electric piano, bass and drums",
+)
+
+
+def main() -> None:
+    """Parse the command line and run one stage."""
+    parser = argparse.ArgumentParser(prog="python -m generation.training", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints, tokens and logs")
+    stages = parser.add_subparsers(dest="stage", required=True)
+    codec = stages.add_parser("codec", help="train the codec, or go on training it")
+    codec.add_argument("--steps", type=int, default=4700)
+    codec.add_argument("--batch", type=int, default=4)
+    tokens = stages.add_parser("tokens", help="encode composed pieces for the language model")
+    tokens.add_argument("--shards", type=int, default=12)
+    language_model = stages.add_parser("lm", help="train decoder and text encoder, or go on training them")
+    language_model.add_argument("--steps", type=int, default=3000)
+    language_model.add_argument("--minutes", type=float, help="end earlier, after this long")
+    evaluate = stages.add_parser("evaluate", help="print the model card's figures as JSON")
+    evaluate.add_argument("--clips", type=int, default=32)
+    for stage in (
+        stages.add_parser("export", help="write the checkpoint in the official layout"),
+        stages.add_parser("takes", help="render six prompts as WAV and spectrogram into RUN/takes"),
+        evaluate,
+    ):
+        stage.add_argument("--checkpoint", type=Path, help="its folder (default: RUN/musicgen-demo)")
+    options = parser.parse_args()
+    run: Path = options.run
+    # The stages import torch; `--help` need not.
+    if options.stage == "codec":
+        from .codec_training import train_codec
+
+        train_codec(run, options.steps, options.batch)
+    elif options.stage == "tokens":
+        from .tokens import write_tokens
+
+        write_tokens(run, options.shards)
+    elif options.stage == "lm":
+        from .language_model_training import train_language_model
+
+        train_language_model(run, options.steps, options.minutes)
+    else:
+        _use_checkpoint(options.stage, run, options.checkpoint or run / "musicgen-demo", options)
+
+
+def _use_checkpoint(stage: str, run: Path, checkpoint: Path, options: argparse.Namespace) -> None:
+    import torch
+    from transformers import AutoProcessor, MusicgenForConditionalGeneration
+
+    from .checkpoint import export
+    from .evaluation import evaluate, takes
+    from .language_model_training import assembled
+    from .pictures import write_spectrogram, write_wav
+
+    if stage == "export":
+        export(*assembled(run), checkpoint)
+        return
+    model = MusicgenForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    tokenizer = AutoProcessor.from_pretrained(checkpoint).tokenizer
+    if stage == "evaluate":
+        sys.stdout.write(json.dumps(evaluate(model, tokenizer, clips=options.clips), indent=1) + "\n")
+        return
+    folder = run / "takes"
+    folder.mkdir(parents=True, exist_ok=True)
+    for prompt, audio in zip(PROMPTS, takes(model, tokenizer, PROMPTS), strict=True):
+        name = "-".join("".join(letter if letter.isalnum() else " " for letter in prompt).split())
+        write_wav(folder / f"{name}.wav", audio)
+        write_spectrogram(folder / f"{name}.png", audio)
+
+
+if __name__ == "__main__":
+    main()
