@@ -10,7 +10,6 @@ from django.http import HttpRequest
 
 from generation.models import EngineHost, Job, Take
 
-
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
 else:
@@ -34,7 +33,16 @@ class OwnRowsAdmin(_ModelAdmin):
 class JobAdmin(OwnRowsAdmin):
     """Read only."""
 
-    list_display = ("id", "owner", "status", "model", "prompt", "duration_seconds", "created_at", "finished_at")
+    list_display = (
+        "id",
+        "owner",
+        "status",
+        "model",
+        "prompt",
+        "duration_seconds",
+        "created_at",
+        "finished_at",
+    )
     list_filter = ("status", "model")
     search_fields = ("prompt",)
     list_select_related = ("owner", "model")
@@ -56,7 +64,17 @@ class TakeAdmin(OwnRowsAdmin):
     list_filter = ("model", "is_favourite", "is_partial")
     search_fields = ("prompt", "title")
     list_select_related = ("owner", "model")
-    fields = ("title", "is_favourite", "prompt", "seed", "model", "recipe", "file_name", "file_bytes", "sha256")
+    fields = (
+        "title",
+        "is_favourite",
+        "prompt",
+        "seed",
+        "model",
+        "recipe",
+        "file_name",
+        "file_bytes",
+        "sha256",
+    )
     readonly_fields = ("prompt", "seed", "model", "recipe", "file_name", "file_bytes", "sha256")
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:

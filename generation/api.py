@@ -5,32 +5,35 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.exceptions import BadRequest
+from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
 from django.utils.text import slugify
-from ninja import NinjaAPI, Query
+from ninja import NinjaAPI, Router, Status
 from ninja.errors import HttpError, ValidationError
+from ninja.params.functions import Query
 from ninja.parser import Parser
 
-from generation import audio_files, cards
+from generation import audio_files, cards, switch_api
 from generation.api_schemas import (
     ErrorOut,
     GenerationIn,
     GenerationOut,
     ModelOut,
     ModelsOut,
+    SwitchOut,
     TakeOut,
     TakesOut,
 )
 from generation.audio_response import audio_response
 from generation.models import Job, Take
-from generation.services import jobs, submission, takes
+from generation.services import jobs, models, submission, takes
 from generation.services.submission import GenerationRefused, GenerationRequest, QueueFull
 from generation.version import VERSION
-from registry.services import ModelNotFound, get_model_config, list_models
+from registry.services import ModelNotFound, ModelNotPlayable, SwitchUnderWay, get_model_config
 
 MAX_BODY_BYTES = 64 * 1024
+TOO_LARGE = f"The request is larger than {MAX_BODY_BYTES // 1024} kB. Shorten the prompt."
 MAX_TAKES = 200
 MAX_ID = 2**63 - 1
 
@@ -41,18 +44,20 @@ class BoundedParser(Parser):
     def parse_body(self, request: HttpRequest) -> Any:
         """The body as JSON. Raises HttpError 413 or 400."""
         if len(request.body) > MAX_BODY_BYTES:
-            raise HttpError(413, f"The request is larger than {MAX_BODY_BYTES // 1024} kB. Shorten the prompt.")
+            raise HttpError(413, TOO_LARGE)
         try:
             return json.loads(request.body)
         except (ValueError, RecursionError):
-            raise HttpError(400, "The request is not JSON. Send an object such as {\"prompt\": \"slow piano\"}.") from None
+            raise HttpError(
+                400, 'The request is not JSON. Send an object such as {"prompt": "slow piano"}.'
+            ) from None
 
 
 api = NinjaAPI(
     title="MusicGen Studio",
     version=VERSION,
     description=(
-        "Text to music over HTTP. A refusal is always `{\"error\": sentence, \"error_code\": CODE, ...facts}`."
+        'Text to music over HTTP. A refusal is always `{"error": sentence, "error_code": CODE, ...facts}`.'
         " In local mode no login is needed; in shared mode the session's login is."
     ),
     urls_namespace="api",
@@ -60,7 +65,7 @@ api = NinjaAPI(
 )
 
 
-def _refuse(request: HttpRequest, status: int, error: str, code: str, **facts: Any) -> HttpResponse:
+def _refuse(request: HttpRequest, status: int, error: str, code: str, /, **facts: Any) -> HttpResponse:
     return api.create_response(request, {"error": error, "error_code": code, **facts}, status=status)
 
 
@@ -91,7 +96,8 @@ def _file_missing(request: HttpRequest, problem: takes.TakeFileMissing) -> HttpR
 def _invalid(request: HttpRequest, problem: ValidationError) -> HttpResponse:
     errors = {}
     for item in problem.errors:
-        place = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "request", "filters")]
+        # Without the parameters of our own functions, which mean nothing to who sent the request.
+        place = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "wanted")]
         errors[".".join(place) or "request"] = f"{item['msg']}."
     name, sentence = next(iter(errors.items()))
     return _refuse(request, 400, f"{name}: {sentence}", "INVALID_REQUEST", errors=errors)
@@ -99,8 +105,15 @@ def _invalid(request: HttpRequest, problem: ValidationError) -> HttpResponse:
 
 @api.exception_handler(HttpError)
 def _http_error(request: HttpRequest, problem: HttpError) -> HttpResponse:
+    if isinstance(problem.__cause__, HttpError):  # ninja hides what our parser says behind words of its own
+        problem = problem.__cause__
     code = {413: "REQUEST_TOO_LARGE"}.get(problem.status_code, "INVALID_REQUEST")
     return _refuse(request, problem.status_code, str(problem), code)
+
+
+@api.exception_handler(RequestDataTooBig)
+def _too_big(request: HttpRequest, problem: RequestDataTooBig) -> HttpResponse:
+    return _refuse(request, 413, TOO_LARGE, "REQUEST_TOO_LARGE")
 
 
 @api.exception_handler(BadRequest)
@@ -118,23 +131,56 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
 
 
-# Models.
+@api.exception_handler(SwitchUnderWay)
+def _switch_under_way(request: HttpRequest, problem: SwitchUnderWay) -> HttpResponse:
+    switch = SwitchOut.of(problem.switch).model_dump(mode="json")
+    return _refuse(request, 409, str(problem), "SWITCH_UNDER_WAY", switch=switch)
+
+
+@api.exception_handler(ModelNotPlayable)
+def _not_playable(request: HttpRequest, problem: ModelNotPlayable) -> HttpResponse:
+    return _refuse(request, 400, str(problem), "MODEL_NOT_PLAYABLE", model_id=problem.model_id)
+
+
+@api.exception_handler(switch_api.NotAllowed)
+def _not_allowed(request: HttpRequest, problem: switch_api.NotAllowed) -> HttpResponse:
+    return _refuse(request, 403, str(problem), "STAFF_ONLY")
+
+
+@api.exception_handler(switch_api.NothingToCancel)
+def _nothing_to_cancel(request: HttpRequest, problem: switch_api.NothingToCancel) -> HttpResponse:
+    return _refuse(request, 409, str(problem), "NOTHING_TO_CANCEL")
+
+
+# Models. The switch's routes come first: a model's id may be any path.
+
+api.add_router("/models", switch_api.router)
 
 
 @api.get("/models", response=ModelsOut, tags=["models"], operation_id="list_models")
 def models_list(request: HttpRequest) -> Any:
     """Every model the studio knows, and which one is active."""
-    rows = list_models()
+    rows = models.list_model_facts()
     return {
-        "models": [row.as_dict() for row in rows],
-        "current_model": next((row.pk for row in rows if row.is_active), None),
+        "models": rows,
+        "current_model": next((row["id"] for row in rows if row["is_active"]), None),
     }
 
 
-@api.get("/models/{path:model_id}", response={200: ModelOut, 404: ErrorOut}, tags=["models"], operation_id="get_model")
+models_router = Router(tags=["models"])
+
+
+@models_router.get(
+    "/{path:model_id}",
+    response={200: ModelOut, 404: ErrorOut},
+    operation_id="get_model",
+)
 def model_detail(request: HttpRequest, model_id: str) -> Any:
     """One model, by its id or its Hugging Face id."""
-    return get_model_config(model_id[:300].replace("\0", "")).as_dict()
+    return models.facts_of(get_model_config(model_id[:300].replace("\0", "")))
+
+
+api.add_router("/models", models_router)
 
 
 # Generations.
@@ -152,7 +198,7 @@ def generation_create(request: HttpRequest, wanted: GenerationIn) -> Any:
     job = submission.submit_job(
         owner=request.user, request=GenerationRequest(model_id=values.pop("model"), **values)
     )
-    return 202, GenerationOut.of(job, cards.card_of(job))
+    return Status(202, GenerationOut.of(job, cards.card_of(job)))
 
 
 @api.get(
@@ -181,7 +227,7 @@ def generation_cancel(request: HttpRequest, job_id: int) -> Any:
             request, 409, f"The job has already ended: it is {job.status}.", "JOB_ENDED", status=job.status
         )
     job = _job_for_user(request, job_id)
-    return 202, GenerationOut.of(job, cards.card_of(job))
+    return Status(202, GenerationOut.of(job, cards.card_of(job)))
 
 
 # Takes.

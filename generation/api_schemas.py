@@ -10,7 +10,8 @@ from pydantic import ConfigDict, Field
 
 from generation.cards import JobCard
 from generation.models import Job, Take
-from registry.models import whole_if_equal
+from generation.switch_card import switch_card
+from registry.models import ModelSwitch, whole_if_equal
 
 FormatName = Literal["wav", "flac", "ogg", "mp3"]
 
@@ -47,6 +48,8 @@ class ModelOut(Schema):
     is_active: bool = Field(description="Whether new jobs use it by default.")
     is_playable: bool
     unplayable_reason: str
+    is_installed: bool = Field(description="Whether its files are on this machine.")
+    is_loaded: bool = Field(description="Whether an engine holds it in memory.")
 
 
 class ModelsOut(Schema):
@@ -203,3 +206,90 @@ class GenerationOut(Schema):
             started_at=job.started_at,
             finished_at=job.finished_at,
         )
+
+
+class SwitchIn(Schema):
+    """A request for another active model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_id: str = Field(description="Model id or Hugging Face id.", examples=["musicgen-small"])
+    reload: bool = Field(False, description="End the runner of the active model and start it anew.")
+
+
+class SwitchStepOut(Schema):
+    """One stage and how long it took."""
+
+    stage: str
+    seconds: float
+
+
+class SwitchOut(Schema):
+    """A switch of the active model. `stage` ends as ready, failed or cancelled."""
+
+    id: int
+    model_id: str
+    previous_model_id: str | None
+    is_reload: bool
+    stage: Literal[
+        "queued",
+        "downloading",
+        "verifying",
+        "waiting for jobs",
+        "loading",
+        "ready",
+        "failed",
+        "cancelled",
+    ]
+    fraction: float | None = Field(description="Of the stage, where it is known.")
+    bytes_done: int | None
+    bytes_total: int | None
+    elapsed_seconds: float
+    remaining_seconds: float | None = Field(
+        description="Of the stage, from its pace or this machine's record."
+    )
+    message: str = Field(description="What is happening, or what happened and what to do.")
+    error_code: str | None
+    can_cancel: bool
+    finished_stages: list[SwitchStepOut]
+    created_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, switch: ModelSwitch) -> SwitchOut:
+        """Read a row."""
+        card = switch_card(switch)
+        return cls(
+            id=switch.pk,
+            model_id=switch.model_id,
+            previous_model_id=switch.previous_id,
+            is_reload=switch.is_reload,
+            stage=switch.stage,  # type: ignore[arg-type]  # a TextChoices value
+            fraction=switch.fraction,
+            bytes_done=switch.bytes_done,
+            bytes_total=switch.bytes_total,
+            elapsed_seconds=round(switch.elapsed_seconds, 3),
+            remaining_seconds=card.remaining_seconds,
+            message=switch.message or card.status_line,
+            error_code=switch.error_code or None,
+            can_cancel=card.can_cancel,
+            finished_stages=[
+                SwitchStepOut(stage=stage, seconds=seconds) for stage, seconds in switch.stage_seconds.items()
+            ],
+            created_at=switch.created_at,
+            finished_at=switch.finished_at,
+        )
+
+
+class SwitchAnswerOut(Schema):
+    """What became of a request. `switch` is null when the model was active already."""
+
+    outcome: Literal["started", "joined", "already active"]
+    message: str
+    switch: SwitchOut | None
+
+
+class CurrentSwitchOut(Schema):
+    """The switch under way, else the last one; null when there never was one."""
+
+    switch: SwitchOut | None

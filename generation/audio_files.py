@@ -115,7 +115,7 @@ def peaks_of(samples: np.ndarray[Any, Any], count: int = PEAK_COUNT) -> list[int
         return [0]
     loudness = np.abs(samples).max(axis=1)
     starts = np.unique(np.linspace(0, len(loudness), min(count, len(loudness)), endpoint=False).astype(int))
-    return [int(round(100 * min(1.0, float(peak)))) for peak in np.maximum.reduceat(loudness, starts)]
+    return [round(100 * min(1.0, float(peak))) for peak in np.maximum.reduceat(loudness, starts)]
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -141,14 +141,24 @@ def _write(
     import soundfile
 
     with soundfile.SoundFile(
-        path, "w", samplerate=sample_rate, channels=samples.shape[1], format=wanted.container, subtype=wanted.subtype
+        path,
+        "w",
+        samplerate=sample_rate,
+        channels=samples.shape[1],
+        format=wanted.container,
+        subtype=wanted.subtype,
     ) as file:
+        texts = {
+            "title": str(recipe.get("prompt", ""))[:200],
+            "software": f"MusicGen Studio {recipe.get('studio_version', '')}".strip(),
+            "license": str(recipe.get("licence", "")),
+            # ASCII JSON survives every container's idea of text.
+            "comment": json.dumps(recipe, ensure_ascii=True, sort_keys=True),
+        }
         # Text goes in first: the MP3 writer puts its tag at the front of the file.
-        file.title = str(recipe.get("prompt", ""))[:200]
-        file.software = f"MusicGen Studio {recipe.get('studio_version', '')}".strip()
-        file.license = str(recipe.get("licence", ""))
-        # ASCII JSON survives every container's idea of text.
-        file.comment = json.dumps(recipe, ensure_ascii=True, sort_keys=True)
+        for name, text in texts.items():
+            if text:  # libsndfile refuses an empty one
+                setattr(file, name, text)
         # libsndfile's Vorbis writer overflows its stack on one long write, so hand it over in pieces.
         for start in range(0, len(samples), sample_rate):
             file.write(samples[start : start + sample_rate])

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseNotModified,
+    StreamingHttpResponse,
+)
 
 CHUNK_BYTES: Final = 256 * 1024
 _ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -57,7 +63,7 @@ def audio_response(
     }
     if download_name:
         headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(download_name, safe='')}"
-    if request.headers.get("If-None-Match") == tag:
+    if _names(request.headers.get("If-None-Match", ""), tag):
         return HttpResponseNotModified(headers=headers)
     wanted = None
     if "Range" in request.headers and request.headers.get("If-Range", tag) == tag:
@@ -75,6 +81,11 @@ def audio_response(
     return StreamingHttpResponse(
         _read(path, start, end), status=status, headers=headers, content_type=media_type
     )
+
+
+def _names(header: str, tag: str) -> bool:
+    """Whether an If-None-Match header names the tag: one of a list, weak or strong, or `*` for any."""
+    return any(name.strip().removeprefix("W/") in (tag, "*") for name in header.split(","))
 
 
 async def _read(path: Path, start: int, end: int) -> AsyncIterator[bytes]:

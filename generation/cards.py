@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gated_configs.wording import THIN_SPACE, ordinal, plain_number, spoken_seconds
+from gated_configs.wording import THIN_SPACE, ordinal, plain_number, rough_seconds, spoken_seconds
 from generation.engine.frames import frames_for
 from generation.models import Job, JobStatus, Take
 from generation.services.speed import seconds_per_audio_second
@@ -183,7 +183,7 @@ def _queued_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
     wait = queue.wait_seconds(job)
     line = "Next in line" if position == 1 else f"{ordinal(position)} in line"
     if wait is not None and wait >= 1:
-        line += f" · about {spoken_seconds(wait)}"
+        line += f" · about {rough_seconds(wait)}"
     return JobCard(
         state="queued",
         percent=None,
@@ -198,7 +198,7 @@ def _queued_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
 
 def _running_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
     elapsed = job.elapsed_seconds()
-    side = [f"{spoken_seconds(elapsed)} elapsed"]
+    side = [f"{spoken_seconds(round(elapsed))} elapsed"]
     per_take = job.frames_total // job.variations if job.frames_total else 0
     current = min(job.frames_done // per_take + 1, job.variations) if per_take else 1
     if job.variations > 1:
@@ -219,7 +219,7 @@ def _running_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
         line = f"{made:.1f} of {plain_number(job.duration_seconds)}{THIN_SPACE}s"
         remaining = queue.remaining_seconds(job)
         if remaining is not None:
-            line += f" · {spoken_seconds(remaining)} left"
+            line += f" · {rough_seconds(remaining)} left"
     else:
         state = "running" if job.frames_done else "starting"
         line = _STAGE_LINES.get(job.stage, "Starting")

@@ -14,12 +14,18 @@ from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from generation import cards, events
+from generation import cards
 from generation.dispatcher import Dispatcher
 from generation.engine_state import engine_state
+from generation.events import owner_group
+from generation.model_limits import limits_context
 from generation.models import Job
 from generation.partials import announcement as announce
 from generation.partials import out_of_band
+from generation.settings_page import settings_context
+from generation.switch_card import switch_card
+from registry.events import ENGINE_GROUP
+from registry.services import last_switch
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +43,11 @@ class EngineConsumer(AsyncConsumer):
             cls.dispatcher = Dispatcher()
             cls._task = asyncio.create_task(cls.dispatcher.run(), name="dispatcher")
 
+    async def switch_requested(self, message: dict[str, Any]) -> None:
+        """Somebody wants another model, or the end of a switch, or memory back."""
+        if self.dispatcher is not None:
+            await self.dispatcher.look_at_switch()
+
     async def job_submitted(self, message: dict[str, Any]) -> None:
         """There is work in the queue."""
         if self.dispatcher is not None:
@@ -45,7 +56,7 @@ class EngineConsumer(AsyncConsumer):
     async def job_cancel_requested(self, message: dict[str, Any]) -> None:
         """Somebody wants a job to end; it may be in another host's hands."""
         if self.dispatcher is not None:
-            asyncio.create_task(self.dispatcher.cancel(int(message["job_id"])))
+            await self.dispatcher.cancel(int(message["job_id"]))
 
     @classmethod
     async def stop_engine(cls) -> None:
@@ -68,7 +79,7 @@ class StudioConsumer(AsyncWebsocketConsumer):
         self.user = self.scope["user"]
         query = parse_qs(self.scope.get("query_string", b"").decode(errors="replace"))
         self.view = query.get("view", ["shell"])[0]
-        self.groups_joined = [events.ENGINE_GROUP, events.owner_group(self.user.pk)]
+        self.groups_joined = [ENGINE_GROUP, owner_group(self.user.pk)]
         # Groups before the snapshot: a change between the two is sent twice rather than lost.
         for group in self.groups_joined:
             await self.channel_layer.group_add(group, self.channel_name)
@@ -101,6 +112,10 @@ class StudioConsumer(AsyncWebsocketConsumer):
         """The engine's state changed."""
         await self._push(self._chip)
 
+    async def switch_changed(self, message: dict[str, Any]) -> None:
+        """A switch went on; when it ended, the active model may be another one."""
+        await self._push(self._switch, bool(message.get("finished")))
+
     async def _push(self, make: Any, *arguments: Any) -> None:
         html = await database_sync_to_async(make, thread_sensitive=False)(*arguments)
         if html:
@@ -109,7 +124,19 @@ class StudioConsumer(AsyncWebsocketConsumer):
     # Partials, each read from the rows as they are now.
 
     def _snapshot(self) -> str:
-        return self._chip() + self._board("") + self._takes()
+        return self._switch(True) + self._board("") + self._takes()
+
+    def _switch(self, finished: bool) -> str:
+        html = self._chip()
+        if self.view == "settings":
+            switch = last_switch()
+            card = switch_card(switch) if switch is not None else None
+            html += out_of_band("registry/_switch_status.html", {"switch_card": card})
+            if finished:
+                html += out_of_band("registry/_models.html", settings_context(self.user))
+        elif self.view == "studio" and finished:
+            html += out_of_band("generation/_model_limits.html", limits_context())
+        return html
 
     def _chip(self) -> str:
         return out_of_band("generation/_engine_chip.html", {"engine": engine_state()})

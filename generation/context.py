@@ -13,7 +13,8 @@ from generation.engine_state import engine_state
 _NAVIGATION = {
     "generation:studio": ("studio", "studio"),
     "generation:library": ("library", "library"),
-    "registry:settings": ("settings", "shell"),
+    "generation:settings": ("settings", "settings"),
+    "generation:switch-plan": ("settings", "shell"),
 }
 
 

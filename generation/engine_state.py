@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
-
-from django.utils import timezone
 
 from generation.models import EngineHost, Job
-from generation.models.engine_host import HEARTBEAT_BOUND
-from registry.models import ModelConfig
-
-#: Hosts that have been silent for longer are forgotten.
-FORGET_AFTER = timedelta(days=1)
+from generation.services.hosts import running_host
+from registry.models import ModelConfig, ModelSwitch
+from registry.services import open_switch
 
 _DEVICE_WORDS = {"cpu": "CPU", "cuda": "GPU", "mps": "Apple GPU"}
 _LOADING_WORDS = {"downloading": "downloading", "reading weights": "loading", "preparing": "loading"}
@@ -20,9 +15,10 @@ _LOADING_WORDS = {"downloading": "downloading", "reading weights": "loading", "p
 
 @dataclass(frozen=True)
 class EngineState:
-    """The engine in a few words. `state` is one of ready, starting, loading, working, none."""
+    """The engine in a few words. `state` is one of ready, starting, loading, working, switching, none."""
 
     state: str
+    state_word: str
     model_name: str
     device: str
     label: str
@@ -30,15 +26,6 @@ class EngineState:
     queue_length: int
     runner_memory_bytes: int | None
     host: str
-
-
-def running_host() -> EngineHost | None:
-    """The engine that serves everybody's jobs and was heard of lately; None when no server or worker runs."""
-    return (
-        EngineHost.objects.filter(serves_all_jobs=True, heartbeat_at__gte=timezone.now() - HEARTBEAT_BOUND)
-        .order_by("-heartbeat_at")
-        .first()
-    )
 
 
 def engine_state() -> EngineState:
@@ -53,6 +40,7 @@ def engine_state() -> EngineState:
     if host is None:
         return EngineState(
             state="none",
+            state_word="no engine",
             model_name=model_name,
             device="",
             label="no engine",
@@ -61,14 +49,37 @@ def engine_state() -> EngineState:
             runner_memory_bytes=None,
             host="",
         )
+    switch = open_switch()
+    if switch is not None:
+        return _switching(switch, host, queue_length)
     device = _DEVICE_WORDS.get(host.device, host.device.upper())
     parts, detail, state = _words_for(host, model_name, device)
     return EngineState(
         state=state,
+        state_word=parts[-1],
         model_name=model_name,
         device=device,
         label=" · ".join(part for part in parts if part),
         detail=detail,
+        queue_length=queue_length,
+        runner_memory_bytes=host.runner_memory_bytes,
+        host=host.hostname,
+    )
+
+
+def _switching(switch: ModelSwitch, host: EngineHost, queue_length: int) -> EngineState:
+    """A switch is what everybody wants to know about while it lasts."""
+    name = switch.model.display_name
+    label = f"{'reloading' if switch.is_reload else 'switching to'} {name}"
+    if switch.fraction is not None:
+        label += f" {round(switch.fraction * 100)}%"
+    return EngineState(
+        state="switching",
+        state_word="switching",
+        model_name=name,
+        device=_DEVICE_WORDS.get(host.device, host.device.upper()),
+        label=label,
+        detail=f"{switch.get_stage_display()}. Jobs can be queued meanwhile.",
         queue_length=queue_length,
         runner_memory_bytes=host.runner_memory_bytes,
         host=host.hostname,

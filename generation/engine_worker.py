@@ -9,7 +9,7 @@ import signal
 from channels.worker import Worker
 
 from generation.consumers import EngineConsumer
-from generation.events import ENGINE_CHANNEL
+from registry.events import ENGINE_CHANNEL
 
 
 class EngineWorker(Worker):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -11,8 +10,21 @@ from django import forms
 from generation.services import submission
 from generation.services.submission import GenerationRefused, GenerationRequest, Range
 
-# Numbers as people type them. Python's own parser also takes "1_000", "nan" and Arabic digits.
-_NUMBER = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
+# Numbers as people type them. Python's own parser also takes "1_000" and Arabic digits. What is a number but not
+# a finite one passes, so that the service refuses it in the words that API and command use.
+_NUMBER = re.compile(
+    r"[+-]?((\d{1,400}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,3})?|nan|inf(inity)?)", re.ASCII | re.IGNORECASE
+)
+
+
+class PromptField(forms.Field):
+    """Text as it came. Django's own field refuses some of it, in words that are not the service's."""
+
+    widget = forms.Textarea
+
+    def to_python(self, value: Any) -> str:
+        """The text, empty when the form did not send any."""
+        return value or ""
 
 
 class NumberField(forms.Field):
@@ -35,9 +47,7 @@ class NumberField(forms.Field):
         if self.whole and re.fullmatch(r"[+-]?\d+", text):
             return int(text)
         number = float(text)
-        if not math.isfinite(number) or (self.whole and not number.is_integer()):
-            raise forms.ValidationError(self.sentence)
-        return int(number) if self.whole else number
+        return int(number) if self.whole and number.is_integer() else number
 
 
 def _number_field(allowed: Range) -> NumberField:
@@ -52,7 +62,7 @@ def _number_field(allowed: Range) -> NumberField:
 class GenerationForm(forms.Form):
     """Fields of the studio. An empty number means the default, an empty seed a new one."""
 
-    prompt = forms.CharField(required=False, strip=False, widget=forms.Textarea)
+    prompt = PromptField(required=False)
     duration_seconds = NumberField(label="Duration", sentence="Write the duration as a number of seconds.")
     seed = _number_field(submission.SEED)
     guidance_scale = _number_field(submission.GUIDANCE_SCALE)

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -27,6 +28,10 @@ END_BOUND: Final = 3.0
 LINE_BOUND: Final = 1 << 20
 #: Silence that means a runner is stuck while it imports its libraries, in seconds.
 START_BOUND: Final = 180.0
+
+
+#: Where `python -m generation.engine` finds its package.
+_PROJECT: Final = Path(__file__).resolve().parent.parent
 
 
 class RunnerDied(RuntimeError):
@@ -50,15 +55,19 @@ class LoadRefused(RuntimeError):
 class Runner:
     """One child process that holds one loaded model. Owned by one event loop; renders one request at a time."""
 
-    def __init__(self, *, model_id: str, home: Path) -> None:
+    def __init__(self, *, model_id: str = "") -> None:
         self.model_id = model_id
+        self.revision: str | None = None  # commit on the hub, None for a folder of somebody's own
+        self.is_busy = False
+        self.last_used = time.monotonic()
         self.loaded: protocol.LoadFinished | None = None
         self.versions: dict[str, str] = {}
-        self._home = home
         self._process: asyncio.subprocess.Process | None = None
         self._events: asyncio.Queue[protocol.Event | None] = asyncio.Queue()
+        self._turn = asyncio.Lock()
         self._last_words: deque[str] = deque(maxlen=40)
         self._readers: list[asyncio.Task[None]] = []
+        self._turn = asyncio.Lock()
 
     @property
     def is_alive(self) -> bool:
@@ -78,17 +87,18 @@ class Runner:
             return int(psutil.Process(self.pid).memory_info().rss)
         return None
 
-    async def load(
-        self,
-        *,
-        checkpoint: str,
-        revision: str | None,
-        device: str,
-        dtype: str,
-        on_progress: Callable[[str, float | None], None],
-    ) -> protocol.LoadFinished:
-        """Start the process and load a checkpoint. Raises LoadRefused, RunnerDied."""
-        on_progress("starting", None)
+    def peak_bytes(self) -> int | None:
+        """Most resident memory that the process ever had, in bytes; None where the system does not say."""
+        if self.pid is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        return self.memory_bytes()
+
+    async def start(self) -> None:
+        """Start the process and wait until its libraries are imported. Raises RunnerDied."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -97,7 +107,7 @@ class Runner:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_BOUND,
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=_PROJECT,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             # Ctrl+C in the terminal is for the studio, which then ends its runners in order.
             start_new_session=True,
@@ -109,9 +119,17 @@ class Runner:
         event = await self._next(within=START_BOUND)
         if isinstance(event, protocol.Started):
             self.versions = event.versions
-        await self.send(
-            protocol.Load(checkpoint=checkpoint, revision=revision, device=device, dtype=dtype)
-        )
+
+    async def load(
+        self,
+        *,
+        checkpoint: str,
+        device: str,
+        dtype: str,
+        on_progress: Callable[[str, float | None], None],
+    ) -> protocol.LoadFinished:
+        """Load a checkpoint folder into a process that has started. Raises LoadRefused, RunnerDied."""
+        await self.send(protocol.Load(checkpoint=checkpoint, device=device, dtype=dtype))
         while True:
             event = await self._next()
             match event:
@@ -119,6 +137,7 @@ class Runner:
                     on_progress(event.stage, event.fraction)
                 case protocol.LoadFinished():
                     self.loaded = event
+                    self.last_used = time.monotonic()
                     return event
                 case protocol.LoadFailed():
                     await self.end()
@@ -126,32 +145,47 @@ class Runner:
                 case _:
                     logger.warning("runner said %s while loading", event)
 
+    @property
+    def is_generating(self) -> bool:
+        """Whether a request is in its hands right now."""
+        return self._turn.locked()
+
     async def generate(
         self, command: protocol.Generate
     ) -> AsyncIterator[protocol.RequestProgress | protocol.RequestFinished | protocol.RequestFailed]:
-        """Render one request and yield its events; the last is finished or failed. Raises RunnerDied."""
-        await self.send(command)
-        while True:
-            event = await self._next()
-            match event:
-                case protocol.RequestProgress() if event.request == command.request:
+        """Render one request and yield its events; the last is finished or failed. Raises RunnerDied.
+
+        A second request waits for the first: they share one stream of events.
+        """
+        async with self._turn:
+            await self.send(command)
+            while True:
+                event = await self._next()
+                if isinstance(event, protocol.RequestProgress) and event.request == command.request:
                     yield event
-                case protocol.RequestFinished() | protocol.RequestFailed() if (
-                    event.request == command.request
-                ):
-                    yield event
-                    return
-                case protocol.Refused():
-                    yield protocol.RequestFailed(
-                        request=command.request,
-                        error_code=protocol.ENGINE_ERROR,
-                        message="The engine refused the request.",
-                        detail=event.message,
-                    )
-                    return
-                case _:
+                elif (end := self._end_of(command, event)) is not None:
+                    break
+                else:
                     # What is left of a request that we have stopped waiting for.
                     logger.debug("runner said %s out of turn", event)
+        # After the turn has ended: who stops listening at the last event must not keep others waiting.
+        yield end
+
+    @staticmethod
+    def _end_of(
+        command: protocol.Generate, event: protocol.Event
+    ) -> protocol.RequestFinished | protocol.RequestFailed | None:
+        """The event as the end of that request; None when it is something else."""
+        if isinstance(event, protocol.RequestFinished | protocol.RequestFailed):
+            return event if event.request == command.request else None
+        if isinstance(event, protocol.Refused):
+            return protocol.RequestFailed(
+                request=command.request,
+                error_code=protocol.ENGINE_ERROR,
+                message="The engine refused the request.",
+                detail=event.message,
+            )
+        return None
 
     async def send(self, command: protocol.Command) -> None:
         """Write one command. A runner that is gone is noticed by whoever waits for its answer."""
@@ -164,6 +198,10 @@ class Runner:
     async def end(self) -> None:
         """End the process and give all of its memory back; kill it when it does not go by itself."""
         if self._process is not None and self._process.returncode is None:
+            if not self.versions:
+                # Still at its imports, it would hear nothing of us, and it holds nothing yet.
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
             await self.send(protocol.Unload())
             if self._process.stdin is not None:
                 self._process.stdin.close()

@@ -2,13 +2,19 @@
 
 from django.urls import path
 
-from generation import views
+from generation import settings_views, views
 
 app_name = "generation"
 
 urlpatterns = [
     path("", views.studio, name="studio"),
     path("library/", views.library, name="library"),
+    path("settings/", settings_views.settings_view, name="settings"),
+    path("settings/switch/", settings_views.switch_start, name="switch-start"),
+    path("settings/switch/cancel/", settings_views.switch_cancel, name="switch-cancel"),
+    path("settings/switch/<str:model_id>/", settings_views.switch_plan, name="switch-plan"),
+    path("settings/free-memory/", settings_views.free_memory, name="free-memory"),
+    path("settings/models/<str:model_id>/remove/", settings_views.model_remove, name="model-remove"),
     path("jobs/<int:pk>/cancel/", views.job_cancel, name="job-cancel"),
     path("jobs/<int:pk>/retry/", views.job_retry, name="job-retry"),
     path("jobs/<int:pk>/dismiss/", views.job_dismiss, name="job-dismiss"),

@@ -19,16 +19,16 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from gated_configs.wording import plain_number
 from generation import cards, partials
 from generation.forms import GenerationForm
+from generation.model_limits import limits_context
 from generation.models import Job, Take
 from generation.services import jobs, submission, takes
-from generation.services.speed import seconds_per_audio_second
 from generation.services.submission import GenerationRefused
-from registry.catalog import DEMO_MODEL_ID
 from registry.models import ModelConfig
 from registry.services import NoActiveModel, get_active_model
 
 TAKES_PER_PAGE = 25
 MAX_QUERY_CHARACTERS = 200
+
 
 def _get_job_for_user(request: HttpRequest, pk: int) -> Job:
     return get_object_or_404(Job.objects.for_user(request.user).select_related("model"), pk=pk)
@@ -70,7 +70,7 @@ def _submit(request: HttpRequest) -> HttpResponse:
     context = _form_context(request, form)
     if job is not None:
         context |= {"submitted": job}
-    html = render_to_string("generation/_form.html", context, request)
+    html: str = render_to_string("generation/_form.html", context, request)
     if job is not None:
         html += _queue_out_of_band(request)
     return HttpResponse(html, status=status)
@@ -85,29 +85,14 @@ def _studio_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any
 
 
 def _form_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
-    try:
-        model: ModelConfig | None = get_active_model()
-    except NoActiveModel:
-        model = None
     last = Job.objects.for_user(request.user).order_by("-id").first()
     return {
         "form": form,
-        "model": _capabilities(model) if model else None,
-        "seconds_per_audio_second": seconds_per_audio_second(model.pk) if model else None,
+        **limits_context(),
         "examples": cards.EXAMPLES,
         "last_seed": last.seed if last else None,
         "max_variations": settings.STUDIO.max_variations,
         "max_prompt_characters": settings.STUDIO.max_prompt_characters,
-    }
-
-
-def _capabilities(model: ModelConfig) -> dict[str, Any]:
-    """What the form says of its model, with the limits in force."""
-    return {
-        **model.as_dict(),
-        "hint": model.hint,
-        "warn_from_seconds": model.warn_from_seconds,
-        "is_demo": model.pk == DEMO_MODEL_ID,
     }
 
 
@@ -244,7 +229,7 @@ def take_delete(request: HttpRequest, pk: int) -> HttpResponse:
     undo_url = reverse("generation:take-restore", args=[take.pk])
     message = f"Deleted “{take.display_title[:60]}”."
     if not _is_htmx(request):
-        messages.info(request, message, extra_tags=f"undo:{undo_url}")
+        messages.info(request, message, extra_tags=undo_url)
         return redirect(_page_before(request))
     return HttpResponse(partials.toast(message, undo_url=undo_url, request=request))
 

@@ -27,7 +27,9 @@ class EngineHost(models.Model):
     dtype = models.CharField(max_length=20, blank=True)
     stage = models.CharField(max_length=30, blank=True)
     stage_fraction = models.FloatField(null=True, blank=True)
-    runner_memory_bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    # One entry a loaded model: model_id, pid, device, dtype, memory_bytes, is_busy, idle_seconds.
+    runners = models.JSONField(default=list)
+    free_memory_requested = models.BooleanField(default=False)
     last_error = models.TextField(blank=True)
     started_at = models.DateTimeField(default=timezone.now)
     heartbeat_at = models.DateTimeField(default=timezone.now)
@@ -37,6 +39,11 @@ class EngineHost(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def runner_memory_bytes(self) -> int | None:
+        """Memory that all of its loaded models hold; None when none is loaded."""
+        return sum(runner["memory_bytes"] for runner in self.runners) or None
 
     @property
     def is_alive(self) -> bool:

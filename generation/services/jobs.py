@@ -5,21 +5,24 @@ Every change of status is a conditional update. Losing the race is a return valu
 
 from __future__ import annotations
 
-import os
 import platform
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, Final
 
-import psutil
 from django.db import transaction
 from django.utils import timezone
 
-from generation.events import BoardChanged, JobCancelRequested, JobSubmitted, send_on_commit
+from generation.events import BoardChanged, JobCancelRequested, JobSubmitted
 from generation.models import EngineHost, Job, JobStatus
+from generation.services.hosts import process_lives
 from generation.services.submission import GenerationRequest, submit_job
+from registry.events import send_on_commit
 
 #: How long a host may hold a job without renewing. It renews four times a second while it works.
 LEASE: Final = timedelta(seconds=30)
+#: A job whose model is not loaded lets others pass for this long.
+SWAP_PATIENCE: Final = timedelta(seconds=30)
 #: A job is begun this often before it counts as failed.
 MAX_ATTEMPTS: Final = 2
 
@@ -88,16 +91,23 @@ def dismiss_job(job: Job) -> bool:
 # What an engine host does.
 
 
-def claim_next_job(host: str, *, only_job: int | None = None) -> Job | None:
-    """The oldest queued job, now held by `host`; None when nothing waits. Lost races are tried again."""
+def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection[str] = ()) -> Job | None:
+    """A queued job, now held by `host`; None when nothing waits. Lost races are tried again.
+
+    The oldest comes first, except that jobs for models in `loaded` may pass one that would need a swap, until it
+    has waited for SWAP_PATIENCE: models swap rarely and nobody starves.
+    """
     while True:
         queue = Job.objects.filter(status=JobStatus.QUEUED)
         if only_job is not None:
             queue = queue.filter(pk=only_job)
+        now = timezone.now()
         job = queue.select_related("model").order_by("id").first()
         if job is None:
             return None
-        now = timezone.now()
+        if job.model_id not in loaded and job.created_at > now - SWAP_PATIENCE:
+            passing = queue.filter(model__in=loaded).select_related("model").order_by("id").first()
+            job = passing or job
         claimed = job.change_status(
             JobStatus.RUNNING,
             lease_owner=host,
@@ -163,21 +173,11 @@ def end_job(job: Job, status: JobStatus, *, host: str, announcement: str = "", *
 
 def recover_jobs(host: str) -> int:
     """Hand back the jobs of hosts that are gone: lease run out, or process dead on this machine. Returns how many."""
-    dead = [row.name for row in EngineHost.objects.filter(hostname=platform.node()) if not _is_running(row)]
+    rows = EngineHost.objects.filter(hostname=platform.node())
+    dead = [row.name for row in rows if not process_lives(row)]
     now = timezone.now()
     running = Job.objects.filter(status=JobStatus.RUNNING).exclude(lease_owner=host)
     lost = [*running.filter(lease_expires_at__lt=now), *running.filter(lease_owner__in=dead)]
     recovered = sum(hand_back(job, job.lease_owner, counts_as_attempt=True) for job in lost)
     EngineHost.objects.filter(name__in=dead).delete()
     return recovered
-
-
-def _is_running(row: EngineHost) -> bool:
-    """Whether the process of this row lives. A later process may have been given the same number: compare starts."""
-    if row.pid == os.getpid():
-        return True
-    try:
-        process = psutil.Process(row.pid)
-        return bool(process.create_time() <= row.started_at.timestamp() + 1)
-    except psutil.Error:
-        return False

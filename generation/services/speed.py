@@ -13,7 +13,9 @@ RECENT = 8
 def seconds_per_audio_second(model_id: str) -> float | None:
     """Seconds of work for one second of audio with that model on this machine; None before the first take."""
     recent = (
-        Take.objects.filter(model_id=model_id, host=platform.node(), render_seconds__gt=0, duration_seconds__gt=0)
+        Take.objects.filter(
+            model_id=model_id, host=platform.node(), render_seconds__gt=0, duration_seconds__gt=0
+        )
         .order_by("-id")
         .values_list("render_seconds", "duration_seconds")[:RECENT]
     )

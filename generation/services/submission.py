@@ -14,9 +14,10 @@ from django.conf import settings
 from django.db import transaction
 
 from gated_configs.wording import plain_number
-from generation.events import BoardChanged, JobSubmitted, send_on_commit
+from generation.events import BoardChanged, JobSubmitted
 from generation.models import Job
 from generation.models.job import MAX_SEED
+from registry.events import send_on_commit
 from registry.models import ModelConfig
 from registry.services import (
     ModelNotFound,
@@ -153,18 +154,21 @@ def _check_prompt(prompt: str) -> str | Refusal:
             "PROMPT_TOO_LONG",
             {"prompt_characters": len(text), "max_prompt_characters": limit},
         )
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        storable = False
-    else:
-        storable = "\0" not in text
-    if not storable:
+    if not is_text(text):
         return Refusal(
             "The prompt holds a character that is not text. Type it again without pasted control characters.",
             "PROMPT_NOT_TEXT",
         )
     return text
+
+
+def is_text(text: str) -> bool:
+    """Whether every database can store it: no NUL, no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _find_model(model_id: str | None) -> ModelConfig | Refusal:
@@ -181,14 +185,14 @@ def _find_model(model_id: str | None) -> ModelConfig | Refusal:
     return model
 
 
-def _check_duration(value: float | None, model: ModelConfig) -> float | Refusal:
+def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
     if value is None:
         return model.default_duration_seconds
     limit = model.duration_limit_seconds
     facts = {"duration_seconds": value, "max_duration_seconds": limit, "model_id": model.id}
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Refusal("Write the duration as a number of seconds.", "DURATION_INVALID")
-    if not math.isfinite(value):
+    if not _is_finite(value):
         return Refusal(
             f"The duration must be a number of seconds, at most {plain_number(limit)}.", "DURATION_INVALID"
         )
@@ -203,15 +207,25 @@ def _check_duration(value: float | None, model: ModelConfig) -> float | Refusal:
     return float(value)
 
 
-def _check_number(value: float | None, allowed: Range, name: str) -> float | int | Refusal:
+def _check_number(value: Any, allowed: Range, name: str) -> float | int | Refusal:
     if value is None:
         value = allowed.default
     low, high = plain_number(allowed.minimum), plain_number(allowed.maximum)
     kind = "a whole number" if allowed.whole else "a number"
     facts = {"field": name, "minimum": allowed.minimum, "maximum": allowed.maximum}
-    refusal = Refusal(f"{allowed.label} must be {kind} from {low} to {high}.", "PARAMETER_OUT_OF_RANGE", facts)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    refusal = Refusal(
+        f"{allowed.label} must be {kind} from {low} to {high}.", "PARAMETER_OUT_OF_RANGE", facts
+    )
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         return refusal
     if not allowed.minimum <= value <= allowed.maximum or (allowed.whole and value != int(value)):
         return refusal
     return int(value) if allowed.whole else float(value)
+
+
+def _is_finite(value: float) -> bool:
+    """Whether it is a number that a float can hold; JSON and the command line know longer whole ones."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

@@ -11,9 +11,11 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from generation import audio_files
-from generation.events import TakesChanged, send_on_commit
+from generation.events import TakesChanged
 from generation.models import Job, JobStatus, Take
+from generation.services.submission import is_text
 from generation.version import VERSION
+from registry.events import send_on_commit
 from registry.models import whole_if_equal
 
 MAX_TITLE_CHARACTERS: Final = 200
@@ -137,7 +139,7 @@ def rename_take(take: Take, title: str) -> Take:
         raise TitleRefused(
             f"The title has {len(title)} characters and the limit is {MAX_TITLE_CHARACTERS}. Shorten it."
         )
-    if "\0" in title:
+    if not is_text(title):
         raise TitleRefused("The title holds a character that is not text. Type it again.")
     return _change(take, title=title)
 

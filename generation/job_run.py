@@ -1,0 +1,332 @@
+"""One job in the engine's hands: its runner, its variations one by one, its progress, and how it ends.
+
+It talks to the rows through services and to a runner through the pool; what comes next is the dispatcher's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from channels.db import database_sync_to_async
+
+from generation import installation
+from generation.engine import protocol
+from generation.engine.frames import frames_for
+from generation.events import JobProgressed
+from generation.models import Job, JobStatus
+from generation.runner_pool import RunnerPool
+from generation.runners import LoadRefused, Runner, RunnerDied
+from generation.services import jobs, takes
+from generation.services.speed import seconds_per_audio_second
+from registry.downloads import DownloadCancelled, DownloadFailed
+from registry.events import send
+from registry.services import switches
+
+logger = logging.getLogger(__name__)
+
+#: Progress is stored and told this often, in seconds.
+PROGRESS_EVERY: Final = 0.25
+#: How long a stopping engine waits for a running step to hand over, in seconds.
+STOP_BOUND: Final = 6.0
+
+
+class JobLost(Exception):
+    """The job is no longer ours: another host took over, or somebody removed it."""
+
+
+class JobCancelled(Exception):
+    """Somebody wants the running job to end, or the engine stops."""
+
+
+class RequestRefused(RuntimeError):
+    """The runner could not render. `str()` is the sentence for people; the runner stays usable."""
+
+    def __init__(self, failure: protocol.RequestFailed) -> None:
+        self.error_code = failure.error_code
+        self.detail = failure.detail
+        super().__init__(failure.message)
+
+
+@dataclass
+class JobRun:
+    """A claimed job. `carry_out()` ends with the row in a state that is true, whatever happens."""
+
+    job: Job
+    host: str
+    hostname: str
+    pool: RunnerPool
+    scratch: Path
+    stopping: asyncio.Event
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    # Told to downloads, which run in threads.
+    _stop_fetching: threading.Event = field(default_factory=threading.Event)
+    _runner: Runner | None = None
+    # Requests are told apart by a nonce: a runner may still speak of an attempt we gave up.
+    _request: str = ""
+
+    async def carry_out(self) -> None:
+        """Render every variation that has no take yet and end the job."""
+        job = self.job
+        watch = asyncio.create_task(self._watch())
+        try:
+            await self._until_stopped()
+            await self._end(
+                JobStatus.FINISHED, f"Take ready: {job.prompt[:80]}", frames_done=job.frames_total
+            )
+        except (JobCancelled, DownloadCancelled):
+            if self.stopping.is_set() and not self.cancelled.is_set():
+                await _db(jobs.hand_back)(job, self.host, counts_as_attempt=False)
+            else:
+                await self._end(JobStatus.CANCELLED, "Cancelled.", frames_done=job.frames_done)
+        except JobLost:
+            logger.warning("job %s is no longer ours, its result is dropped", job.pk)
+        except (LoadRefused, RequestRefused, DownloadFailed) as problem:
+            await self._fail(problem.error_code, str(problem), problem.detail)
+        except RunnerDied as problem:
+            logger.warning("the runner died during job %s: %s\n%s", job.pk, problem, problem.detail)
+            await _db(self._note_death)(problem)
+            await _db(jobs.hand_back)(job, self.host, counts_as_attempt=True)
+        except OSError as problem:
+            message = (
+                "The disk is full. Free some space in the studio's folder and try again."
+                if problem.errno == errno.ENOSPC
+                else "The take could not be written. Check that the studio's folder can be written to."
+            )
+            await self._fail("DISK_ERROR", message, str(problem))
+        except Exception as problem:
+            logger.exception("job %s met an unexpected error", job.pk)
+            await self._fail(
+                "STUDIO_ERROR", "Something in the studio went wrong with this job.", repr(problem)
+            )
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def look(self) -> None:
+        """Store progress and renew the lease now; notice a cancel."""
+        job = self.job
+        wanted = await _db(jobs.write_progress)(job, self.host)
+        if wanted is None:
+            self.lost.set()
+        elif wanted:
+            self.cancelled.set()
+        if wanted is not False:
+            self._stop_fetching.set()
+            if self._request and self._runner is not None:
+                await self._runner.send(protocol.Cancel(request=self._request))
+        await send(JobProgressed(owner_id=job.owner_id, job_id=job.pk))
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Exception:  # the database may be away for a moment; the lease is longer than that
+                logger.exception("progress of job %s could not be stored", self.job.pk)
+            await asyncio.sleep(PROGRESS_EVERY)
+
+    async def _until_stopped(self) -> None:
+        """Render, but not for longer than a bound once the engine is asked to stop."""
+        work = asyncio.create_task(self._render_all())
+        stop = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                self._stop_fetching.set()
+                if self._runner is not None and self._request:
+                    await self._runner.send(protocol.Cancel(request=self._request))
+                await asyncio.wait({work}, timeout=STOP_BOUND)
+                if not work.done():
+                    work.cancel()
+                    await asyncio.wait({work})
+                    raise JobCancelled
+            work.result()
+        finally:
+            stop.cancel()
+
+    async def _end(self, status: JobStatus, announcement: str, **fields: Any) -> None:
+        # A short job may end between two looks: its last figures are written with its end.
+        await _db(jobs.end_job)(
+            self.job,
+            status,
+            host=self.host,
+            announcement=announcement,
+            frames_total=self.job.frames_total,
+            **fields,
+        )
+
+    async def _fail(self, code: str, message: str, detail: str) -> None:
+        await self._end(
+            JobStatus.FAILED,
+            f"Failed: {message}",
+            error_code=code,
+            error_message=message,
+            error_detail=detail[-4000:],
+        )
+
+    def _note_death(self, problem: RunnerDied) -> None:
+        detail = f"{problem}\n{problem.detail}".strip()[-4000:]
+        Job.objects.filter(pk=self.job.pk, lease_owner=self.host).update(error_detail=detail)
+
+    async def _render_all(self) -> None:
+        job = self.job
+        done = await _db(lambda: set(job.takes.values_list("variation", flat=True)))()
+        rate = await _db(seconds_per_audio_second)(job.model_id)
+        job.seconds_per_frame = rate / job.model.tokens_per_second if rate else None
+        job.frames_total = job.variations * frames_for(job.duration_seconds, job.model.tokens_per_second)
+        await installation.fetch(job.model, on_bytes=self._note_bytes, stop=self._stop_fetching)
+        runner = self._runner = await self._loaded_runner()
+        assert runner.loaded is not None
+        try:
+            per_take = frames_for(job.duration_seconds, runner.loaded.frame_rate)
+            job.frames_total = per_take * job.variations
+            finished = len(done)
+            for variation, seed in enumerate(job.seeds):
+                if variation in done:
+                    continue
+                job.frames_done = finished * per_take
+                await self._render_one(runner, variation, seed)
+                finished += 1
+            await self._remember_memory(runner)
+        finally:
+            runner.is_busy = False
+            runner.last_used = time.monotonic()
+
+    async def _remember_memory(self, runner: Runner) -> None:
+        """A long take needs more than a load: what fits is told from the most that a model ever took."""
+        assert runner.loaded is not None
+        if runner.loaded.device == "cpu" and (peak := runner.peak_bytes()):
+            await _db(switches.note_measured_memory)(self.job.model, "cpu", peak)
+
+    def _note_bytes(self, done: int, total: int) -> None:
+        self.job.stage, self.job.stage_fraction = "downloading", done / total if total else None
+
+    def _note_load(self, stage: str, fraction: float | None) -> None:
+        self.job.stage, self.job.stage_fraction = "loading", fraction
+
+    async def _loaded_runner(self) -> Runner:
+        """The runner for the job's model; a load that only this job wanted ends with it."""
+        load = asyncio.create_task(self.pool.get(self.job.model, on_progress=self._note_load, is_busy=True))
+        waits = [asyncio.create_task(event.wait()) for event in (self.cancelled, self.lost, self.stopping)]
+        try:
+            await asyncio.wait({load, *waits}, return_when=asyncio.FIRST_COMPLETED)
+            if load.done():
+                return load.result()
+            load.cancel()
+            (late,) = await asyncio.gather(load, return_exceptions=True)
+            if isinstance(late, Runner):
+                late.is_busy = False
+            raise JobLost if self.lost.is_set() else JobCancelled
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _render_one(self, runner: Runner, variation: int, seed: int) -> None:
+        job = self.job
+        self._request = f"{job.pk}-{variation}-{secrets.token_hex(4)}"
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        output = self.scratch / f"{self._request}.wav"
+        before = job.frames_done
+        command = protocol.Generate(
+            request=self._request,
+            prompt=job.prompt,
+            duration_seconds=job.duration_seconds,
+            seed=seed,
+            guidance_scale=job.guidance_scale,
+            temperature=job.temperature,
+            top_k=job.top_k,
+            top_p=job.top_p,
+            output=str(output),
+        )
+        began = time.monotonic()
+        first_frame: tuple[float, int] | None = None
+        finished: protocol.RequestFinished | None = None
+        try:
+            async for event in runner.generate(command):
+                if isinstance(event, protocol.RequestProgress):
+                    job.stage = event.stage
+                    job.stage_fraction = None
+                    job.frames_done = before + event.frames_done
+                    first_frame = _learn_speed(job, event, first_frame)
+                elif isinstance(event, protocol.RequestFailed):
+                    raise RequestRefused(event)
+                else:
+                    finished = event
+        finally:
+            if finished is None:
+                output.unlink(missing_ok=True)
+            self._request = ""
+        assert finished is not None
+        if self.lost.is_set():
+            output.unlink(missing_ok=True)
+            raise JobLost
+        # An engine that stops hands the whole job back: a partial take is for those who asked for the end.
+        is_unasked = finished.cancelled and not self.cancelled.is_set()
+        if finished.output is None or is_unasked:
+            output.unlink(missing_ok=True)
+            raise JobCancelled
+        await self._keep(runner, variation, seed, finished, output, time.monotonic() - began)
+        if finished.cancelled:
+            raise JobCancelled
+
+    async def _keep(
+        self,
+        runner: Runner,
+        variation: int,
+        seed: int,
+        finished: protocol.RequestFinished,
+        output: Path,
+        seconds: float,
+    ) -> None:
+        assert runner.loaded is not None
+        recipe = takes.recipe_of(
+            self.job,
+            seed=seed,
+            is_partial=finished.cancelled,
+            frames=finished.frames,
+            engine_facts={
+                "revision": runner.revision,
+                "device": runner.loaded.device,
+                "dtype": runner.loaded.dtype,
+                "versions": runner.versions,
+            },
+        )
+        take = await _db(takes.save_take)(
+            self.job,
+            host=self.host,
+            variation=variation,
+            source=output,
+            recipe=recipe,
+            frames=finished.frames,
+            render_seconds=0 if finished.cancelled else seconds,
+            hostname=self.hostname,
+        )
+        if take is None:
+            raise JobLost
+
+
+def _learn_speed(
+    job: Job, event: protocol.RequestProgress, first: tuple[float, int] | None
+) -> tuple[float, int] | None:
+    """Measure seconds a frame over this take as it goes; the record of earlier takes serves for its first second."""
+    if event.stage != "generating" or not event.frames_done:
+        return first
+    now = time.monotonic()
+    if first is None:
+        return now, event.frames_done
+    seconds, frames = now - first[0], event.frames_done - first[1]
+    if seconds >= 1 and frames > 0:
+        job.seconds_per_frame = seconds / frames
+    return first
+
+
+def _db(function: Any) -> Any:
+    return database_sync_to_async(function, thread_sensitive=False)

@@ -1,0 +1,291 @@
+"""The engine with a real runner and the demo checkpoint: from a queued row to a take, through every accident.
+
+One engine serves the whole module, as it would serve a studio: a test that breaks it also shows that it recovers.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import soundfile
+from django.contrib.auth.models import User
+from django.db import connections
+
+from gated_configs.wording import THIN_SPACE
+from generation import audio_files, cards
+from generation.dispatcher import Dispatcher
+from generation.models import EngineHost, Job, JobStatus, Take
+from generation.services import jobs
+from generation.services.submission import GenerationRequest, submit_job
+from registry.models import ModelConfig
+from tests.conftest import wait_until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+#: Long enough for a machine with other work to load a model and render a few seconds.
+PATIENCE = 180.0
+
+
+class Engine:
+    """A dispatcher on an event loop and thread of its own."""
+
+    def __init__(self) -> None:
+        self.dispatcher: Any = None
+        self._loop: Any = None
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="engine")
+        self._thread.start()
+        assert self._ready.wait(timeout=30)
+
+    async def _run(self) -> None:
+        self.dispatcher = Dispatcher()
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()
+        try:
+            await self.dispatcher.run()
+        finally:
+            connections.close_all()
+
+    def stop(self) -> None:
+        """As a service manager's SIGTERM does."""
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):
+                asyncio.run_coroutine_threadsafe(self.dispatcher.stop(), self._loop).result(timeout=30)
+            self._thread.join(timeout=60)
+        assert not self._thread.is_alive()
+
+
+def runners() -> list[psutil.Process]:
+    """The runner processes of this test process."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "generation.engine" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
+
+
+@pytest.fixture(scope="module")
+def engine(django_db_setup: None, django_db_blocker: Any) -> Iterator[Engine]:
+    """The one engine of this module. It keeps working between tests, so the database stays open to it."""
+    # The demo is too small for two threads to help, and on a busy machine they wait for each other.
+    with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OMP_NUM_THREADS", "1")
+        running = Engine()
+        yield running
+        running.stop()
+    assert runners() == [], "a stopped engine leaves no runner behind"
+
+
+@pytest.fixture(autouse=True)
+def _uses_engine(engine: Engine) -> None:
+    """Every test of this module."""
+
+
+def submit(owner: User, **fields: Any) -> Job:
+    """Queue a job, half a second long unless `fields` say otherwise."""
+    wanted: dict[str, Any] = {"prompt": "slow piano", "duration_seconds": 0.5, "seed": 7, **fields}
+    return submit_job(owner=owner, request=GenerationRequest(**wanted))
+
+
+def until(job: Job, condition: Callable[[Job], bool], what: str) -> Job:
+    """Wait for the row to say so; give up at once when the job has ended otherwise."""
+
+    def there() -> bool:
+        job.refresh_from_db()
+        return condition(job) or not job.is_unfinished
+
+    wait_until(there, seconds=PATIENCE, what=f"{what} of a job that is {job.status}")
+    assert condition(job), f"{what}: the job is {job.status}, {job.error_message} {job.error_detail}"
+    return job
+
+
+def until_ended(job: Job, status: JobStatus = JobStatus.FINISHED) -> Job:
+    """Wait for that end."""
+    return until(job, lambda row: row.status == status, f"becoming {status}")
+
+
+def until_generating(job: Job, frames: int = 5) -> Job:
+    """Wait until some frames of it are made."""
+    return until(job, lambda row: row.frames_done >= frames and row.stage == "generating", "progress")
+
+
+def test_a_job_becomes_a_take(owner: User) -> None:
+    job = until_ended(submit(owner))
+    take = Take.objects.get()
+    assert (take.owner, take.job, take.seed, take.prompt) == (owner, job, 7, "slow piano")
+    assert (take.frames, take.duration_seconds, take.is_partial) == (25, 0.5, False)
+    assert soundfile.info(take.path).frames == 8000
+    assert max(take.peaks) > 0, "it is not silent"
+    assert audio_files.read_recipe(take.path) == take.recipe
+    assert take.recipe["device"] == "cpu"
+    assert take.recipe["versions"]["torch"].startswith("2.")
+    assert (job.attempts, job.lease_owner, job.frames_total) == (1, "", 25)
+    assert job.finished_at is not None
+    assert take.render_seconds > 0
+
+
+def test_the_same_seed_makes_the_same_file(owner: User) -> None:
+    queued = [submit(owner, seed=seed) for seed in (11, 11, 12)]
+    made = [until_ended(job).takes.get() for job in queued]
+    assert made[0].sha256 == made[1].sha256
+    assert made[0].sha256 != made[2].sha256
+    assert made[0].path.read_bytes() == made[1].path.read_bytes()
+
+
+def test_variations_count_the_seed_up(owner: User) -> None:
+    job = until_ended(submit(owner, seed=20, variations=3))
+    made = list(job.takes.order_by("variation"))
+    assert [(take.variation, take.seed) for take in made] == [(0, 20), (1, 21), (2, 22)]
+    assert len({take.sha256 for take in made}) == 3
+    assert (job.frames_total, job.attempts) == (75, 1)
+    alone = until_ended(submit(owner, seed=21)).takes.get()
+    assert alone.sha256 == made[1].sha256, "a variation is the same music as a job with its seed"
+
+
+def test_every_parameter_reaches_the_engine(owner: User) -> None:
+    base = until_ended(submit(owner)).takes.get()
+    changes: list[dict[str, Any]] = [
+        {"prompt": "drums"}, {"temperature": 0.5}, {"top_k": 2}, {"guidance_scale": 1.0}, {"top_p": 0.2},
+    ]  # fmt: skip
+    queued = [submit(owner, **changed) for changed in changes]
+    for changed, job in zip(changes, queued, strict=True):
+        take = until_ended(job).takes.get()
+        first, _ = soundfile.read(base.path)
+        other, _ = soundfile.read(take.path)
+        assert (first != other).any(), changed
+
+
+def test_a_cancelled_take_is_kept_as_far_as_it_came(owner: User) -> None:
+    job = until_generating(submit(owner, duration_seconds=20), frames=20)
+    assert jobs.request_cancel(job)
+    until_ended(job, JobStatus.CANCELLED)
+    take = job.takes.get()
+    assert take.is_partial
+    assert 20 <= take.frames < 1000
+    assert take.duration_seconds == pytest.approx(take.frames / 50)
+    assert soundfile.info(take.path).duration == pytest.approx(take.frames / 50)
+    kept = cards.card_of(job).kept_line.replace(THIN_SPACE, " ")
+    assert kept.startswith("kept ")
+    assert float(kept.split()[1]) == pytest.approx(take.duration_seconds, abs=0.51)
+    until_ended(submit(owner))
+
+
+def test_the_heartbeat_tells_what_the_engine_does(engine: Engine, owner: User) -> None:
+    until_ended(submit(owner))
+    host = EngineHost.objects.filter(pk=engine.dispatcher.host)
+    wait_until(lambda: host.filter(state="ready").exists(), seconds=30, what="being ready")
+    row = host.get()
+    assert (row.pid, row.model_id, row.device, row.dtype) == (os.getpid(), "musicgen-demo", "cpu", "float32")
+    assert row.runner_memory_bytes is None or row.runner_memory_bytes > 10_000_000
+    assert row.is_alive
+
+
+def test_nothing_is_left_in_scratch(engine: Engine, owner: User, settings: Any) -> None:
+    until_ended(submit(owner))
+    left = list((Path(settings.STUDIO.home) / "scratch").rglob("*.wav"))
+    assert left == []
+
+
+def test_a_killed_runner_costs_nothing_but_time(owner: User) -> None:
+    expected = until_ended(submit(owner, duration_seconds=4, seed=6)).takes.get()
+    (before,) = runners()
+    job = until_generating(submit(owner, duration_seconds=4, seed=5, variations=2), frames=205)
+    first = job.takes.get()
+    os.kill(before.pid, signal.SIGKILL)
+    until_ended(job)
+    assert job.attempts == 2
+    kept, again = job.takes.order_by("variation")
+    assert kept == first, "what was finished stays"
+    assert (again.seed, again.frames, again.sha256) == (6, 200, expected.sha256)
+    (after,) = runners()
+    assert after.pid != before.pid
+
+
+def test_a_runner_killed_twice_fails_with_a_sentence(owner: User) -> None:
+    job = submit(owner, duration_seconds=20)
+    for attempt in (1, 2):
+        until(job, lambda row: row.attempts == attempt and row.frames_done >= 5, f"attempt {attempt}")  # noqa: B023
+        os.kill(runners()[0].pid, signal.SIGKILL)
+    until_ended(job, JobStatus.FAILED)
+    assert (job.error_code, job.error_message) == ("ENGINE_STOPPED", jobs.LOST_ENGINE)
+    assert "ended unexpectedly (status -9)" in job.error_detail
+    assert not job.takes.exists()
+
+
+def test_two_engines_share_the_queue_and_a_stopping_one_hands_its_job_back(
+    engine: Engine, owner: User
+) -> None:
+    second = Engine()
+    try:
+        queue = [submit(owner, seed=seed) for seed in range(40, 46)]
+        for job in queue:
+            until_ended(job)
+            assert job.attempts == 1
+        assert sorted(Take.objects.values_list("seed", flat=True)) == list(range(40, 46))
+
+        held = [submit(owner, duration_seconds=20), submit(owner, duration_seconds=20)]
+        for job in held:
+            until(job, lambda row: row.status == JobStatus.RUNNING, "starting")
+        (given,) = [job for job in held if job.lease_owner == second.dispatcher.host]
+        (kept,) = [job for job in held if job != given]
+        second.stop()
+        given.refresh_from_db()
+        assert (given.status, given.lease_owner, given.attempts) == ("queued", "", 0)
+        assert not given.takes.exists(), "a partial take is only for who asked for the end"
+        assert not EngineHost.objects.filter(pk=second.dispatcher.host).exists()
+        kept.refresh_from_db()
+        assert kept.lease_owner == engine.dispatcher.host
+        jobs.request_cancel(kept)
+        until(given, lambda row: row.lease_owner == engine.dispatcher.host, "being taken over")
+        assert given.attempts == 1
+        jobs.request_cancel(given)
+        until_ended(given, JobStatus.CANCELLED)
+    finally:
+        second.stop()
+
+
+def other_model(name: str, local_path: str) -> ModelConfig:
+    """A model of an admin, with the demo's capabilities."""
+    values = ModelConfig.objects.filter(pk="musicgen-demo").values().get()
+    values |= {"id": name, "hf_model_id": f"us/{name}", "local_path": local_path, "is_active": False}
+    return ModelConfig.objects.create(**values)
+
+
+def test_a_missing_checkpoint_fails_with_a_sentence_and_nothing_else_does(owner: User) -> None:
+    other_model("missing", "/no/such/folder")
+    job = submit(owner, model_id="missing")
+    following = submit(owner)
+    until_ended(job, JobStatus.FAILED)
+    assert job.error_code == "CHECKPOINT_NOT_FOUND"
+    assert "/no/such/folder" in job.error_message
+    assert job.attempts == 1
+    until_ended(following)
+
+
+def test_a_cancel_while_loading_ends_the_job_at_once(owner: User) -> None:
+    copy = other_model("copy", ModelConfig.objects.get(pk="musicgen-demo").local_path)
+    job = until(submit(owner, model_id=copy.pk), lambda row: row.stage == "loading", "loading")
+    assert cards.card_of(job).status_line.startswith("Loading ")
+    assert jobs.request_cancel(job)
+    until_ended(job, JobStatus.CANCELLED)
+    assert not job.takes.exists()
+    assert cards.card_of(job).kept_line == "nothing was made yet"
+    # Its half-loaded process is gone; the next job starts another one beside the active model's.
+    assert until_ended(submit(owner, model_id=copy.pk)).takes.get().model_id == "copy"
+
+    def nothing_is_left_over() -> bool:
+        held = {runner["pid"] for runner in EngineHost.objects.get().runners}
+        # One more may be the spare, which holds no model.
+        return (
+            bool(held) and held <= {process.pid for process in runners()} and len(runners()) <= len(held) + 1
+        )
+
+    wait_until(nothing_is_left_over, seconds=20, what="a process for each loaded model and no other")

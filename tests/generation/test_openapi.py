@@ -1,0 +1,114 @@
+"""The OpenAPI document: the one checked in, the one served, and that the API keeps to it whatever is sent."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from django.contrib.auth.models import User
+from django.contrib.staticfiles import finders
+from django.core.signals import request_finished, request_started
+from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections
+from django.test import Client
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from generation.api import api
+from generation.models import Job, Take
+from tests.conftest import ROOT
+from tests.generation.music import make_job, make_take
+
+DOCUMENT = ROOT / "docs" / "openapi.json"
+#: How the checked-in document is written anew.
+REMEDY = "Run `manage.py export_openapi_schema --indent 2 --sorted --output docs/openapi.json`."
+
+
+def schema_of_now() -> dict[str, Any]:
+    """The document as plain JSON."""
+    document: dict[str, Any] = json.loads(json.dumps(api.get_openapi_schema(), default=str))
+    return document
+
+
+def test_the_document_in_the_repository_is_the_one_of_now() -> None:
+    assert json.loads(DOCUMENT.read_text(encoding="utf-8")) == schema_of_now(), REMEDY
+
+
+@pytest.mark.django_db
+def test_the_document_is_served(client: Client) -> None:
+    assert client.get("/api/openapi.json").json() == schema_of_now()
+
+
+def test_duration_limits_are_documented() -> None:
+    field = schema_of_now()["components"]["schemas"]["GenerationIn"]["properties"]["duration_seconds"]
+    for words in ("max_duration_seconds", "30", "Duration 45s exceeds model limit of 30s"):
+        assert words in field["description"]
+
+
+@pytest.mark.django_db
+def test_the_documentation_page_loads_only_our_own_files(client: Client) -> None:
+    answer = client.get("/api/docs")
+    html = answer.content.decode()
+    assert answer.status_code == 200
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert any(address.endswith(".js") for address in loaded)
+    for address in loaded:
+        assert address.startswith("/"), address
+        assert not address.startswith("//")
+        if address.startswith("/static/"):
+            assert finders.find(address.removeprefix("/static/")), address
+    policy = answer["Content-Security-Policy"]
+    assert "script-src 'self'" in policy
+    inline = re.findall(r"<script(?![^>]*\bsrc=)([^>]*)>", html)
+    assert all("application/json" in attributes for attributes in inline), "the policy forbids inline scripts"
+
+
+@pytest.fixture
+def api_schema(db: None, home: Any, owner: User) -> Iterator[Any]:
+    """The live document over WSGI in this process, with a job and a take to find."""
+    make_job(owner)
+    make_take(owner, seconds=0.05)
+    # As Django's own test client: a request must not close the connection that holds the test's transaction.
+    for sent in (request_started, request_finished):
+        sent.disconnect(close_old_connections)
+    yield schemathesis.openapi.from_wsgi("/api/openapi.json", get_wsgi_application())
+    for sent in (request_started, request_finished):
+        sent.connect(close_old_connections)
+
+
+OPERATIONS = [
+    (method.upper(), path)
+    for path, methods in api.get_openapi_schema()["paths"].items()
+    for method in methods
+]
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume:Warning")  # WSGI is only for this test
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_the_api_keeps_to_its_document(method: str, path: str, api_schema: Any) -> None:
+    operation = api_schema[path][method]
+    rows = {"take_id": Take.objects.get().pk, "job_id": Job.objects.order_by("id")[0].pk}
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(case=operation.as_strategy())
+    def keeps_to_it(case: Any) -> None:
+        for name, number in rows.items():
+            if (case.path_parameters or {}).get(name, 0) % 2:  # every other one finds its row
+                case.path_parameters[name] = number
+        case.call_and_validate(
+            checks=[
+                not_a_server_error,
+                status_code_conformance,
+                content_type_conformance,
+                response_schema_conformance,
+            ]
+        )
+
+    keeps_to_it()
