@@ -34,6 +34,14 @@ def spoken_seconds(value: float) -> str:
     return f"{hours}{THIN_SPACE}h" + (f" {minutes}{THIN_SPACE}min" if minutes else "")
 
 
+def rough_seconds(value: float) -> str:
+    """An estimate, no finer than it can be: "6 s", "35 s", "3 min 50 s", "12 min"."""
+    if not math.isfinite(value):
+        return "unknown"
+    step = 1 if value < 20 else 5 if value < 60 else 10 if value < 600 else 60
+    return spoken_seconds(max(1, round(value / step) * step))
+
+
 def clock(value: float) -> str:
     """Seconds as a player shows them: "0:05", "1:20", "1:02:03"."""
     whole = max(0, int(value)) if math.isfinite(value) else 0

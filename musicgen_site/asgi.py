@@ -13,10 +13,11 @@ from channels.routing import ProtocolTypeRouter  # noqa: E402
 
 from generation import routing  # noqa: E402
 from musicgen_site.access import socket_access  # noqa: E402
+from musicgen_site.request_bounds import BoundedBodies  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": django_application,
+        "http": BoundedBodies(django_application),
         "websocket": socket_access(routing.websocket),
         "channel": routing.channel,
     }

@@ -116,9 +116,7 @@ class CrossSiteMiddleware(MiddlewareMixin):
         origin = request.headers.get("Origin")
         if site in {"same-origin", "none"} and (origin is None or is_same_origin(origin, request.get_host())):
             return None
-        sentence = (
-            "This request came from another site, so it was refused. Open the studio and try again."
-        )
+        sentence = "This request came from another site, so it was refused. Open the studio and try again."
         if is_api_request(request) or request.headers.get("HX-Request"):
             return error_response(403, sentence, "CROSS_SITE")
         return HttpResponseForbidden(sentence, content_type="text/plain; charset=utf-8")
@@ -137,6 +135,34 @@ class SecurityHeadersMiddleware(MiddlewareMixin):
         ):
             patch_vary_headers(response, ["HX-Request"])
         return response
+
+
+class ApiErrorMiddleware(MiddlewareMixin):
+    """Puts refusals that the framework makes for the API, such as an unknown address, into the error shape."""
+
+    sentences = {
+        400: ("The request could not be read. See /api/docs for what can be sent.", "INVALID_REQUEST"),
+        403: ("This is not allowed. Open the studio and try again.", "FORBIDDEN"),
+        404: ("There is nothing here. See /api/docs for every address.", "NOT_FOUND"),
+        405: (
+            "This address does not know that method. See /api/docs for those it knows.",
+            "METHOD_NOT_ALLOWED",
+        ),
+        500: ("Something in the studio went wrong. Its log says what.", "STUDIO_ERROR"),
+    }
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Replace pages and plain text; answers in JSON, and tracebacks for developers, pass."""
+        is_json = response.headers.get("Content-Type", "").startswith("application/json")
+        in_words = self.sentences.get(response.status_code)
+        if in_words is None or is_json or not is_api_request(request):
+            return response
+        if settings.DEBUG and response.status_code == 500:
+            return response
+        answer = error_response(response.status_code, *in_words)
+        if "Allow" in response.headers:
+            answer.headers["Allow"] = response.headers["Allow"]
+        return answer
 
 
 class SameOriginSockets:

@@ -55,7 +55,8 @@ class StudioServer(Server):
         loop = reactor._asyncioEventloop
         self._listening = loop.create_task(self._worker.listen())
         self._listening.add_done_callback(self._engine_ended)
-        reactor.addSystemEventTrigger("before", "shutdown", self._stop_engine)
+        # Twisted takes a phase and an event here; its annotation knows only functions.
+        reactor.addSystemEventTrigger("before", "shutdown", self._stop_engine)  # type: ignore[arg-type]
 
     def _engine_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:

@@ -46,6 +46,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "musicgen_site.static_files.StaticFilesMiddleware",
+    "musicgen_site.security.ApiErrorMiddleware",
     "musicgen_site.security.CrossSiteMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

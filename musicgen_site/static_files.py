@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 
-class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # no types are shipped
+class StaticFilesMiddleware(WhiteNoiseMiddleware):
     """WhiteNoise 6, able to stand in an asynchronous chain.
 
     The library's own is synchronous, which would put a thread under every request, and streams files by an
@@ -43,6 +43,9 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # no t
         del response["Content-Type"]
         for name, value in answer.headers:
             response[name] = value
+        if answer.file is not None:
+            # A file that was replaced since the start is of another length than the one noted then.
+            response["Content-Length"] = str(len(body))
         return response
 
 

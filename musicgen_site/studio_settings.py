@@ -58,9 +58,17 @@ class StudioSettings(BaseSettings):
         default="auto",
         description="Number format of model weights: `auto`, `float32`, `bfloat16` or `float16`.",
     )
-    max_queued_jobs: int = Field(
-        default=100, ge=1, description="How many jobs may wait before new ones are refused."
+    memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="Pretend that the device has this many GB of memory (10^9 bytes), to try a smaller machine.",
     )
+    keep_alive_minutes: float = Field(
+        default=15,
+        ge=0,
+        description="Minutes after which a loaded model that nobody uses ends. The active one stays.",
+    )
+    max_queued_jobs: int = Field(default=100, ge=1, description="Most unfinished jobs one person may have.")
     max_prompt_characters: int = Field(default=1000, ge=1, le=100_000, description="Longest prompt accepted.")
     max_variations: int = Field(
         default=8, ge=1, le=100, description="Most variations one submission may ask for."

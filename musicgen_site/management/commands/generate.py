@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from channels.db import database_sync_to_async
 from django.conf import settings
@@ -20,19 +21,18 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from generation import audio_files, cards
 from generation.dispatcher import Dispatcher
-from generation.engine_state import running_host
 from generation.models import Job, JobStatus, Take
 from generation.services import jobs, takes
+from generation.services.hosts import running_host
 from generation.services.submission import GenerationRefused, GenerationRequest, submit_job
 from musicgen_site.access import get_owner
 from musicgen_site.database import prepare_database
+from musicgen_site.progress_line import ProgressLine
 
 #: The row is read this often, in seconds.
 LOOK_EVERY = 0.1
 #: A server that fell silent is given this long before this command makes the take itself, in seconds.
 PATIENCE = 15.0
-#: Width of the progress bar, in characters.
-BAR = 28
 
 
 class Command(BaseCommand):
@@ -45,12 +45,16 @@ class Command(BaseCommand):
         parser.add_argument("prompt", help="What the music should sound like.")
         parser.add_argument("--duration", type=float, metavar="S", help="Length in seconds.")
         parser.add_argument("--model", metavar="ID", help="Model id; the default is the active model.")
-        parser.add_argument("--seed", type=int, metavar="N", help="0 to 4294967295; the default is a new one.")
+        parser.add_argument(
+            "--seed", type=int, metavar="N", help="0 to 4294967295; the default is a new one."
+        )
         parser.add_argument("--guidance-scale", type=float, metavar="F", help="1 to 20, default 3.")
         parser.add_argument("--temperature", type=float, metavar="F", help="0.05 to 5, default 1.")
         parser.add_argument("--top-k", type=int, metavar="N", help="0 to 2048, default 250; 0 turns it off.")
         parser.add_argument("--top-p", type=float, metavar="F", help="0 to 1, default 0; 0 turns it off.")
-        parser.add_argument("--out", required=True, metavar="FILE", help="File to write: .wav, .flac, .ogg or .mp3.")
+        parser.add_argument(
+            "--out", required=True, metavar="FILE", help="File to write: .wav, .flac, .ogg or .mp3."
+        )
         parser.add_argument("--user", metavar="NAME", help="Shared mode: whose library the take goes to.")
         parser.add_argument("--json", action="store_true", help="Print one JSON object.")
 
@@ -115,14 +119,14 @@ class Command(BaseCommand):
         if job.status == JobStatus.CANCELLED:
             sys.exit(130)
 
-    def _give_up(self, as_json: bool, sentence: str, code: str, *, status: int = 1) -> Any:
+    def _give_up(self, as_json: bool, sentence: str, code: str, *, status: int = 1) -> NoReturn:
         if as_json:
             self.stdout.write(json.dumps({"error": sentence, "error_code": code}))
         raise CommandError(sentence, returncode=status)
 
     async def _follow(self, job_id: int) -> Job:
         """Watch the row until the job has ended; work on it here when nobody else does. Ctrl+C cancels it."""
-        show = _ProgressLine(self.stderr)
+        show = ProgressLine(self.stderr)
         dispatcher: Dispatcher | None = None
         working: asyncio.Task[None] | None = None
         alone_since = 0.0
@@ -133,6 +137,7 @@ class Command(BaseCommand):
         asked = False
         try:
             while True:
+                job: Job
                 job, line, percent = await _db(_look)(job_id)
                 show(line, percent)
                 if not job.is_unfinished:
@@ -146,6 +151,8 @@ class Command(BaseCommand):
                     waited = time.monotonic() - alone_since
                     if job.status == JobStatus.QUEUED or waited > PATIENCE:
                         dispatcher = Dispatcher(only_job=job_id)
+                        # Its news would be drawn through the progress line.
+                        logging.getLogger("generation").setLevel(logging.WARNING)
                         working = asyncio.create_task(dispatcher.run())
                 await asyncio.sleep(LOOK_EVERY)
         finally:
@@ -153,31 +160,6 @@ class Command(BaseCommand):
             if dispatcher is not None and working is not None:
                 await dispatcher.stop()
                 await asyncio.gather(working, return_exceptions=True)
-
-
-class _ProgressLine:
-    """One line on a terminal, drawn over itself; nothing where stderr is no terminal."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._shown = ""
-        self._terminal = bool(getattr(stream, "isatty", lambda: False)())
-
-    def __call__(self, line: str, percent: float | None) -> None:
-        if not self._terminal or line == self._shown:
-            return
-        self._shown = line
-        filled = round(BAR * (percent or 0) / 100)
-        bar = "█" * filled + "░" * (BAR - filled)
-        width = shutil.get_terminal_size().columns - 1
-        self._stream.write(f"\r\033[K{bar} {line}"[: width + 4], ending="")
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Leave the line to whatever is printed next."""
-        if self._shown:
-            self._stream.write("\r\033[K", ending="")
-            self._stream.flush()
 
 
 def _look(job_id: int) -> tuple[Job, str, float | None]:
@@ -209,7 +191,9 @@ def _owner(name: str | None) -> Any:
         raise CommandError("In shared mode every take belongs to somebody. Say who with --user NAME.")
     person = people.filter(username=name).first()
     if person is None:
-        raise CommandError(f"There is no user '{name}'. Make one with `manage.py createsuperuser` or in the admin.")
+        raise CommandError(
+            f"There is no user '{name}'. Make one with `manage.py createsuperuser` or in the admin."
+        )
     return person
 
 

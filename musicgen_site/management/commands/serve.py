@@ -21,9 +21,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Options that stand above the environment."""
         parser.add_argument("--host", default=settings.STUDIO.host, help="Address to listen on.")
-        parser.add_argument("--port", type=int, default=settings.STUDIO.port, help="Port; 0 takes a free one.")
         parser.add_argument(
-            "--no-engine", action="store_true", help="Serve pages only; `runworker generation` carries out jobs."
+            "--port", type=int, default=settings.STUDIO.port, help="Port; 0 takes a free one."
+        )
+        parser.add_argument(
+            "--no-engine",
+            action="store_true",
+            help="Serve pages only; `runworker generation` carries out jobs.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -46,9 +50,9 @@ class Command(BaseCommand):
         from channels.layers import get_channel_layer
 
         from generation.engine_worker import EngineWorker
-        from generation.events import ENGINE_CHANNEL
         from musicgen_site.asgi import application
         from musicgen_site.server import StudioServer
+        from registry.events import ENGINE_CHANNEL
 
         worker = None
         if not options["no_engine"]:

@@ -1,0 +1,348 @@
+"""Fixtures of all tests: the cast, Chromium, private servers, and skips that turn into failures.
+
+Knows no app; what one app's tests share stands in that app's own conftest.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Under CI a test that cannot run is a test that fails: a green run means that everything ran.
+STRICT = any(os.environ.get(name, "").lower() in {"1", "true", "yes"} for name in ("CI", "STRICT"))
+
+
+# --- Skips and order ---
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start hear Ctrl+C: a shell starts what it puts in the background deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put browser tests last: Playwright leaves its event loop running in the main thread."""
+    for item in items:
+        if {"page", "browser", "context", "new_context"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.browser)
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under CI or STRICT, report a skipped test as a failed one; only tests marked `gpu` may skip."""
+    report = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail") and not item.get_closest_marker("gpu"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CI or STRICT is set. {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself as a whole."""
+    report = yield
+    if STRICT and report.outcome == "skipped":
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} was skipped, and CI or STRICT is set. {report.longrepr}"
+    return report
+
+
+# --- The cast ---
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    """A person who owns things."""
+    return User.objects.create_user("alice", password="alice-password")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    """Another person, with things of his own."""
+    return User.objects.create_user("bob", password="bob-password")
+
+
+@pytest.fixture
+def mallory(db: None) -> User:
+    """A person who must not."""
+    return User.objects.create_user("mallory", password="mallory-password")
+
+
+@pytest.fixture
+def staff(db: None) -> User:
+    """A person who may switch models and use the admin."""
+    return User.objects.create_user("staff", password="staff-password", is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def owner(db: None) -> User:
+    """The one user of local mode."""
+    from musicgen_site.access import get_owner
+
+    return get_owner()
+
+
+@pytest.fixture
+def shared_mode(settings: Any) -> None:
+    """The site as with MUSICGEN_ACCESS=shared: people log in."""
+    settings.STUDIO = settings.STUDIO.model_copy(update={"access": "shared"})
+    settings.MIDDLEWARE = [
+        name.replace("access.OwnerMiddleware", "access.LoginMiddleware") for name in settings.MIDDLEWARE
+    ]
+
+
+# --- Processes ---
+
+
+@pytest.fixture
+def studio_environment(tmp_path: Path) -> dict[str, str]:
+    """Environment for a studio in a process of its own, with an empty home under `tmp_path`."""
+    return environment_for(tmp_path / "home")
+
+
+def environment_for(home: Path) -> dict[str, str]:
+    """Environment for a studio in a process of its own at `home`, without the settings of these tests."""
+    hidden = ("MUSICGEN_", "DJANGO_", "DATABASE_URL", "REDIS_URL", "PYTEST_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    return {
+        **inherited,
+        "MUSICGEN_HOME": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@dataclass
+class RunningStudio:
+    """A `manage.py serve` in a process of its own. `log` grows with what it writes to stderr."""
+
+    url: str
+    home: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[str]
+    log: list[str]
+
+
+@contextmanager
+def running_studio(
+    environment: dict[str, str], *, python_options: Sequence[str] = (), options: Sequence[str] = ()
+) -> Iterator[RunningStudio]:
+    """Start a studio on a free port and wait for its address; end it by SIGTERM, as a service would."""
+    process = subprocess.Popen(
+        [sys.executable, *python_options, "manage.py", "serve", "--port", "0", *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    log: list[str] = []
+    said: list[str] = []
+    # Read all the time: a pipe that is full would stop the studio.
+    readers = [
+        threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True),
+        threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        wait_until(lambda: bool(said) or process.poll() is not None, seconds=60, what="its address")
+        assert process.poll() is None, f"serve ended with {process.returncode}: {''.join(log)[-4000:]}"
+        found = re.search(r"http://\S+", said[0])
+        assert found, said[0]
+        yield RunningStudio(found[0], Path(environment["MUSICGEN_HOME"]), environment, process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for reader in readers:
+            reader.join(timeout=5)
+
+
+@pytest.fixture
+def studio(studio_environment: dict[str, str]) -> Iterator[RunningStudio]:
+    """A running studio with an empty home."""
+    with running_studio(studio_environment) as running:
+        yield running
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+    """Poll `condition`; fail the test with `what` when it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not happen within {seconds} s")
+        time.sleep(0.05)
+
+
+def _accepts_connections(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def _server(arguments: list[str], *, port: int, **options: Any) -> Iterator[None]:
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, **options
+    )
+    try:
+        wait_until(
+            lambda: process.poll() is not None or _accepts_connections(port),
+            seconds=30,
+            what=f"start of {arguments[0]}",
+        )
+        assert process.poll() is None, f"{arguments[0]} ended with {process.returncode} at start"
+        yield
+    finally:
+        # PostgreSQL's fast shutdown; Redis treats it like SIGTERM.
+        process.send_signal(2)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """URL of a private redis-server that keeps nothing."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="musicgen-redis-") as folder:
+        arguments = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+        with _server([*arguments, "--save", "", "--appendonly", "no"], port=port):
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+def _postgres_programs() -> Path | None:
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    if versions:
+        return versions[-1].parent
+    found = shutil.which("initdb")
+    return Path(found).resolve().parent if found else None
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL, without a database name, of a private PostgreSQL server."""
+    programs = _postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+    account: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    port = free_port()
+    with ExitStack() as stack:
+        # Not under tmp_path, whose parents belong to the tests' user alone.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="musicgen-postgres-")))
+        if account:
+            shutil.chown(folder, "postgres", "postgres")
+        cluster = folder / "cluster"
+        initialise = [
+            str(programs / "initdb"),
+            "-D",
+            str(cluster),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+        ]
+        subprocess.run(
+            [*initialise, "--locale", "C.UTF-8", "--no-sync"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **account,
+        )
+        arguments = [str(programs / "postgres"), "-D", str(cluster), "-k", str(folder), "-p", str(port)]
+        stack.enter_context(
+            _server([*arguments, "-h", "127.0.0.1", "-c", "fsync=off"], port=port, cwd=folder, **account)
+        )
+        yield f"postgres://postgres@127.0.0.1:{port}"
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """URL of a new, empty PostgreSQL database, dropped after the test."""
+    import psycopg
+
+    name = f"studio_{time.time_ns()}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield f"{postgres_server}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# --- Chromium ---
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the system's Chromium."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any], chromium: str) -> dict[str, Any]:
+    """Start the system's Chromium, silent on the network, and able to play audio without a click."""
+    # Playwright keeps an event loop in this thread; Django would refuse every query beside it.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    return {
+        **browser_type_launch_args,
+        "executable_path": chromium,
+        "args": [
+            *(["--no-sandbox"] if os.geteuid() == 0 else []),
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-default-apps",
+            "--disable-dev-shm-usage",
+            "--disable-domain-reliability",
+            "--disable-sync",
+            "--no-first-run",
+            "--no-pings",
+            "--autoplay-policy=no-user-gesture-required",
+        ],
+    }

@@ -1,0 +1,108 @@
+"""The direction of imports, between apps and inside them, read from the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+#: Each app may import those before it.
+APPS = ["gated_configs", "registry", "adapters", "generation", "musicgen_site"]
+#: Inside an app, the first part of a module's name and its layer; a layer may import lower ones and its own.
+LAYERS = {
+    "models": 0,
+    "migrations": 1,
+    "services": 1,
+    "api": 2,
+    "admin": 2,
+    "consumers": 2,
+    "forms": 2,
+    "management": 2,
+    "views": 2,
+    "urls": 3,
+}
+#: Packages that know nothing of Django, nor of the app around them; and what they may import of it all the same.
+INDEPENDENT = {
+    "generation/engine": (),
+    "generation/training": ("generation.engine.delay.",),
+    "gated_configs/memory": (),
+}
+#: Packages that may import torch.
+WITH_TORCH = ("generation/engine/", "generation/training/")
+
+
+def modules_of(app: str) -> list[Path]:
+    return sorted((ROOT / app).rglob("*.py"))
+
+
+def imported_names(path: Path) -> set[str]:
+    """Dotted names of everything a module imports, anywhere in it; relative imports made absolute."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_an_app_imports_only_apps_before_it(app: str) -> None:
+    later = set(APPS[APPS.index(app) + 1 :])
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules_of(app)
+        for name in imported_names(path)
+        if name.split(".")[0] in later | {"tests"}
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_layers_inside_an_app_import_downwards(app: str) -> None:
+    wrong = []
+    for path in modules_of(app):
+        own = LAYERS.get(Path(path.relative_to(ROOT / app).parts[0]).stem)
+        if own is None:
+            continue
+        for name in imported_names(path):
+            parts = name.split(".")
+            layer = LAYERS.get(parts[1]) if parts[0] == app and len(parts) > 1 else None
+            if layer is not None and layer > own:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", INDEPENDENT)
+def test_packages_that_stand_alone_know_neither_django_nor_the_apps(package: str) -> None:
+    allowed = (package.replace("/", ".") + ".", *INDEPENDENT[package])
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for name in imported_names(path)
+        if name.split(".")[0] in {"django", "channels", "ninja", "pydantic_settings"}
+        or (name.split(".")[0] in APPS and not f"{name}.".startswith(allowed))
+    ]
+    assert wrong == []
+
+
+def test_the_web_side_never_names_torch() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for app in APPS
+        for path in modules_of(app)
+        if not path.relative_to(ROOT).as_posix().startswith(WITH_TORCH)
+        for name in imported_names(path)
+        if name.split(".")[0] in {"torch", "transformers", "peft"}
+    ]
+    assert wrong == []
+
+
+def test_the_walk_sees_imports() -> None:
+    names = imported_names(ROOT / "musicgen_site" / "access.py")
+    assert "musicgen_site.security.SameOriginSockets" in names
+    assert "django.conf.settings" in names

@@ -1,0 +1,81 @@
+"""The web process and the quick commands never import torch: they start at once and stay small."""
+
+import re
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tests.conftest import ROOT, running_studio
+
+HEAVY = {"torch", "transformers", "peft", "tokenizers", "safetensors"}
+
+
+def imported_by(arguments: list[str], environment: dict[str, str]) -> set[str]:
+    """Top-level names of every module that a Python process imported, from `-X importtime`."""
+    ended = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return modules_in(ended.stderr)
+
+
+def modules_in(report: str) -> set[str]:
+    """Top-level names in what `-X importtime` wrote."""
+    names = re.findall(r"^import time:.*\|\s*([\w.]+)$", report, flags=re.MULTILINE)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["manage.py", "--help"],
+        ["manage.py", "check"],
+        ["manage.py", "migrate", "--verbosity", "0"],
+        ["manage.py", "serve", "--help"],
+        ["manage.py", "generate", "--help"],
+        ["manage.py", "runworker", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_does_not_import_torch(arguments: list[str], studio_environment: dict[str, str]) -> None:
+    modules = imported_by(arguments, studio_environment)
+    assert "django" in modules
+    assert modules & HEAVY == set()
+
+
+def test_list_models_does_not_import_torch(studio_environment: dict[str, str]) -> None:
+    imported_by(["manage.py", "migrate", "--verbosity", "0"], studio_environment)
+    modules = imported_by(["manage.py", "list_models"], studio_environment)
+    assert "registry" in modules
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", ["musicgen_site.asgi", "generation.engine", "generation.engine.protocol"])
+def test_a_module_of_the_web_process_does_not_import_torch(
+    module: str, studio_environment: dict[str, str]
+) -> None:
+    modules = imported_by(["-c", f"import {module}"], studio_environment)
+    assert module.split(".")[0] in modules
+    assert modules & HEAVY == set()
+
+
+def test_the_process_that_serves_does_not_import_torch(studio_environment: dict[str, str]) -> None:
+    with running_studio(studio_environment, python_options=["-X", "importtime"]) as studio:
+        for path in ("", "library/", "settings/", "api/models", "admin/"):
+            with urllib.request.urlopen(studio.url + path, timeout=30) as answer:
+                assert answer.status == 200
+    modules = modules_in("".join(studio.log))
+    assert "daphne" in modules
+    assert modules & HEAVY == set()
+
+
+def test_the_probe_would_see_torch(studio_environment: dict[str, str]) -> None:
+    assert "torch" in imported_by(["-c", "import torch"], studio_environment)
