@@ -5,19 +5,13 @@ import { onContent } from "./swaps.js";
 import { readTake } from "./takes.js";
 
 let page = null; // the #live element: another one means another page
-let before = new Set();
 const started = new Set();
 const seen = new Set();
 
-const jobIds = () => [...document.querySelectorAll("[data-job]")].map((card) => card.id.replace("job-", ""));
-
-document.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.detail.elt.matches("[data-studio-form]")) before = new Set(jobIds());
-});
-
 document.addEventListener("htmx:afterRequest", (event) => {
-  if (!event.detail.successful || !event.detail.elt.matches("[data-studio-form]")) return;
-  for (const id of jobIds()) if (!before.has(id)) started.add(id);
+  if (!event.detail.successful || !event.detail.requestConfig.elt.matches("[data-studio-form]")) return;
+  const { submittedJob } = document.querySelector("[data-studio-form]")?.dataset ?? {};
+  if (submittedJob) started.add(submittedJob);
 });
 
 onContent(() => {

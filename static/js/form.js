@@ -1,10 +1,11 @@
 // The studio form: sliders beside numbers, seed, examples, the button that says what it will do, folding on phones.
 // It checks nothing for good: the server does, with the same sentences everywhere.
+import { fitAfterTyping, followLimits, forgetShortening, limits } from "./limits.js";
 import { recall, remember } from "./remember.js";
 import { onContent } from "./swaps.js";
 import { plainNumber, roughSeconds, shorten } from "./wording.js";
 
-const LARGEST_ROLLED_SEED = 2 ** 31 - 1;
+const SEEDS = 2 ** 32;
 const NARROW = window.matchMedia("(max-width: 959.98px)");
 
 const theForm = () => document.querySelector("[data-studio-form]");
@@ -19,11 +20,13 @@ function fill(slider) {
 
 function showLimits(form) {
   const seconds = numberIn(form, "duration_seconds");
-  const limit = Number(form.dataset.limitSeconds);
+  const { most: limit, warnFrom } = limits();
   const line = form.querySelector("[data-duration-warning]");
   const over = seconds > limit;
   const refused = form.querySelector("#id_duration_seconds_error");
-  line.hidden = !(over || seconds >= Number(form.dataset.warnSeconds)) || (over && refused !== null);
+  // A duration that was just shortened says so itself.
+  const isShortened = !form.querySelector("[data-duration-note]").hidden;
+  line.hidden = !(over || seconds >= warnFrom) || (over && refused !== null) || (isShortened && !over);
   line.toggleAttribute("data-over", over);
   line.textContent = over ? `Over the limit of ${plainNumber(limit)}\u202fs.` : `Close to the limit of ${plainNumber(limit)}\u202fs.`;
 }
@@ -39,7 +42,7 @@ function showCounter(form) {
 function showButton(form) {
   const takes = Math.max(1, Math.round(numberIn(form, "variations")) || 1);
   const seconds = numberIn(form, "duration_seconds");
-  const cost = Number(form.dataset.cost);
+  const { cost } = limits();
   let label = takes === 1 ? "Generate a take" : `Generate ${takes} takes`;
   if (cost > 0 && seconds > 0) label += ` · about ${roughSeconds(cost * seconds * takes)}`;
   const target = form.querySelector("[data-generate-label]");
@@ -48,7 +51,9 @@ function showButton(form) {
   const reasons = [];
   if (!field(form, "prompt").value.trim()) reasons.push("Needs a prompt.");
   if (!(seconds > 0)) reasons.push("Needs a duration.");
-  if (document.querySelector(".engine")?.dataset.state === "none") reasons.push("No engine is running: takes wait in the queue until one is.");
+  const engine = document.querySelector(".engine")?.dataset.state;
+  if (engine === "none") reasons.push("No engine is running: takes wait in the queue until one is.");
+  else if (engine === "switching") reasons.push("The model is being switched: takes wait in the queue until it is ready.");
   const line = form.querySelector("[data-reasons]");
   if (line.textContent !== reasons.join(" ")) line.textContent = reasons.join(" ");
 }
@@ -56,7 +61,7 @@ function showButton(form) {
 function showLine(form) {
   const prompt = field(form, "prompt").value.trim() || "New take";
   const seconds = numberIn(form, "duration_seconds");
-  const parts = [shorten(prompt, 60), seconds > 0 ? `${plainNumber(seconds)}\u202fs` : "", form.dataset.modelName];
+  const parts = [shorten(prompt, 60), seconds > 0 ? `${plainNumber(seconds)}\u202fs` : "", limits().modelName];
   form.querySelector("[data-form-line]").textContent = parts.filter(Boolean).join(" · ");
   const fine = [
     ["guidance", numberIn(form, "guidance_scale")],
@@ -73,6 +78,7 @@ function showLine(form) {
 function refresh() {
   const form = theForm();
   if (!form) return;
+  followLimits(form);
   for (const slider of form.querySelectorAll("[data-slider-for]")) {
     const number = document.getElementById(slider.dataset.sliderFor);
     if (document.activeElement !== slider && number.value !== "") slider.value = number.value;
@@ -114,11 +120,17 @@ document.addEventListener("input", (event) => {
   if (!form?.contains(event.target)) return;
   const { sliderFor } = event.target.dataset;
   if (sliderFor) document.getElementById(sliderFor).value = plainNumber(Number(event.target.value));
+  if (event.target.name === "duration_seconds" || sliderFor === "id_duration_seconds") forgetShortening(form);
   // A corrected field is no longer wrong; whether it is right, the server says.
   const corrected = event.target.closest("[data-field]");
   corrected?.querySelector("[aria-invalid]")?.removeAttribute("aria-invalid");
   corrected?.querySelector(".error")?.remove();
   refresh();
+});
+
+document.addEventListener("focusout", (event) => {
+  const form = theForm();
+  if (form && event.target.name === "duration_seconds" && fitAfterTyping(form)) refresh();
 });
 
 document.addEventListener("change", (event) => {
@@ -135,7 +147,7 @@ document.addEventListener("click", (event) => {
     if (pressed.dataset.exampleSubmit !== undefined) form.requestSubmit();
     else field(form, "prompt").focus();
   } else if (pressed.dataset.seedDice !== undefined) {
-    setValue(field(form, "seed"), String(Math.floor(Math.random() * LARGEST_ROLLED_SEED)));
+    setValue(field(form, "seed"), String(Math.floor(Math.random() * SEEDS)));
   } else if (pressed.dataset.seedReuse !== undefined) {
     setValue(field(form, "seed"), pressed.dataset.seedReuse);
   } else if (pressed.dataset.step !== undefined) {

@@ -9,6 +9,7 @@ import "./connection.js";
 import "./pages.js";
 import "./times.js";
 import "./form.js";
+import "./switch.js";
 import "./player.js";
 import "./takes.js";
 import "./autoplay.js";

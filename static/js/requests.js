@@ -28,15 +28,15 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (path === "/login/") {
     event.detail.shouldSwap = false;
     location.assign(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`);
-  } else if (xhr.status === 400 && isJson(xhr)) {
+  } else if ((xhr.status === 400 || xhr.status === 409) && isJson(xhr)) {
     event.detail.shouldSwap = false;
   }
 });
 
 document.addEventListener("htmx:responseError", (event) => {
   const { xhr } = event.detail;
-  // A refused form comes back as the form, with the sentence at its field.
-  if (xhr.status === 400 && !isJson(xhr)) return;
+  // A refused form comes back as the form, with the sentence at its field; a refused verb as a notice.
+  if ((xhr.status === 400 || xhr.status === 409) && !isJson(xhr)) return;
   showToast(sentenceOf(xhr), "bad");
 });
 

@@ -76,6 +76,8 @@ function markCopied(button) {
   announce("Copied");
 }
 
+const restoredId = (xhr) => /\/takes\/(\d+)\/restore\/$/.exec(xhr.responseURL)?.[1];
+
 /** Put a row that came back by undo where the order of creation wants it: newest first. */
 function placeByAge(row) {
   const age = (element) => Date.parse(element.querySelector("time")?.dateTime ?? "");
@@ -153,9 +155,13 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 
 document.addEventListener("htmx:afterRequest", (event) => {
   if (!event.detail.successful) return;
-  const { elt, xhr } = event.detail;
+  // `detail.elt` is what is still in the page; the form of a deleted row is not.
+  const { xhr } = event.detail;
+  const { elt } = event.detail.requestConfig;
   if (elt.matches("[data-delete-form]")) {
-    if (player.take?.id === elt.closest("[data-take]")?.dataset.takeId) player.close();
+    const row = elt.closest("[data-take]");
+    if (player.take?.id === row?.dataset.takeId) player.close();
+    row?.remove();
     focusAfterDelete?.();
   }
   const rename = elt.closest("[data-rename]");
@@ -164,10 +170,14 @@ document.addEventListener("htmx:afterRequest", (event) => {
     live.removeAttribute("open");
     live.querySelector("summary")?.focus();
   }
-  if (/\/restore\/$/.test(new URL(xhr.responseURL, location.href).pathname)) {
-    const first = document.querySelector("#take-list > [data-take]");
-    if (first) placeByAge(first);
-  }
+  const restored = restoredId(xhr) && document.getElementById(`take-${restoredId(xhr)}`);
+  if (restored) placeByAge(restored);
+});
+
+// The socket may have been faster than the answer: then the row is back already.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const id = restoredId(event.detail.xhr);
+  if (id && document.getElementById(`take-${id}`)) event.detail.shouldSwap = false;
 });
 
 document.addEventListener("player:change", showRows);

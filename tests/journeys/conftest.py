@@ -1,0 +1,131 @@
+"""One running studio for each module of journeys, and what they all do with it in Chromium."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.conftest import ROOT, RunningStudio, running_studio
+
+#: A busy machine makes music slowly; nothing here is about speed.
+PATIENCE_MS = 90_000
+
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="module")
+def music_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """A studio with an empty home and its engine."""
+    hidden = ("MUSICGEN_", "DJANGO_", "DATABASE_URL", "REDIS_URL", "PYTEST_")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(hidden)},
+        "MUSICGEN_HOME": str(tmp_path_factory.mktemp("studio") / "home"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    with running_studio(environment) as running:
+        yield running
+
+
+@pytest.fixture
+def open_page(page: Page, music_studio: RunningStudio) -> Page:
+    """The studio page, with a record of every complaint the browser makes."""
+    watch(page)
+    page.goto(music_studio.url)
+    return page
+
+
+def watch(page: Page) -> list[str]:
+    """Collect errors and warnings of the console; `complaints(page)` reads them."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.said = said  # type: ignore[attr-defined]
+    return said
+
+
+def complaints(page: Page) -> list[str]:
+    """What the browser complained about, refused forms aside: it logs their status 400 by itself."""
+    said: list[str] = page.said  # type: ignore[attr-defined]
+    return [
+        line for line in said if "status of 400" not in line and "Response Status Error Code 400" not in line
+    ]
+
+
+def ask(page: Page, prompt: str, *, seconds: float, takes: int = 1, seed: int | None = None) -> None:
+    """Fill the form and submit it."""
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_label("Duration", exact=True).fill(str(seconds))
+    page.get_by_label("Seed", exact=True).fill("" if seed is None else str(seed))
+    page.get_by_role("spinbutton", name="Takes").fill(str(takes))
+    page.locator("[data-generate]").click()
+
+
+def card(page: Page, prompt: str) -> Locator:
+    """The job card of that prompt."""
+    return page.locator(".job").filter(has_text=prompt)
+
+
+def take(page: Page, prompt: str) -> Locator:
+    """The newest take of that prompt or title."""
+    return page.locator(".take").filter(has_text=prompt).first
+
+
+def wait_for_take(page: Page, prompt: str) -> Locator:
+    """The take, once it is there."""
+    row = take(page, prompt)
+    expect(row).to_be_visible(timeout=PATIENCE_MS)
+    return row
+
+
+def percent(job_card: Locator) -> float:
+    """Value of the card's bar, 0 while it has none."""
+    bar = job_card.locator("progress")
+    return float(bar.get_attribute("value") or 0) if bar.count() else 0.0
+
+
+def wait_for(page: Page, expression: str, *, seconds: float = 20) -> None:
+    """Poll a JavaScript expression. Playwright's own `wait_for_function` needs eval, which the policy forbids."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"{expression} did not come true within {seconds} s"
+        page.wait_for_timeout(50)
+
+
+def manage(studio: RunningStudio, *arguments: str) -> Any:
+    """Run a management command on the studio's home."""
+    import subprocess
+
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=studio.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def runner_of(studio: RunningStudio) -> int:
+    """Process id of the studio's runner."""
+    import psutil
+
+    for child in psutil.Process(studio.process.pid).children(recursive=True):
+        if "generation.engine" in " ".join(child.cmdline()):
+            return int(child.pid)
+    raise AssertionError("the studio has no runner")
+
+
+@pytest.fixture
+def downloads(tmp_path: Path) -> Path:
+    """Where downloads of a test go."""
+    return tmp_path

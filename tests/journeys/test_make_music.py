@@ -1,0 +1,220 @@
+"""From an empty studio to music: generate, watch, hear, cancel, come back, with a real engine in real Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import soundfile
+from playwright.sync_api import Browser, Page, expect
+
+from generation.audio_files import read_recipe
+from tests.conftest import RunningStudio
+from tests.journeys.conftest import (
+    PATIENCE_MS,
+    ask,
+    card,
+    complaints,
+    manage,
+    percent,
+    runner_of,
+    take,
+    wait_for,
+    wait_for_take,
+    watch,
+)
+
+
+def test_first_take_is_made_and_plays(open_page: Page) -> None:
+    page = open_page
+    expect(page.get_by_text("Nothing made yet")).to_be_visible()
+    ask(page, "slow piano in the rain", seconds=4, seed=11)
+    running = card(page, "slow piano in the rain")
+    expect(running).to_be_visible()
+    expect(running).to_contain_text(re.compile(r"\d\.\d of 4\s*s"), timeout=PATIENCE_MS)
+    row = wait_for_take(page, "slow piano in the rain")
+    expect(running).to_have_count(0)
+    # The form is as it was, for the next variation of the idea.
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("slow piano in the rain")
+    assert row.locator("svg path").first.get_attribute("d")
+
+    row.get_by_role("button", name="Play").click()
+    wait_for(page, "document.querySelector('audio').currentTime > 0.4")
+    assert page.evaluate("document.querySelector('audio').error") is None
+    assert abs(page.evaluate("document.querySelector('audio').duration") - 4.0) < 0.001
+    # Seeking needs ranges.
+    page.evaluate("document.querySelector('audio').currentTime = 3")
+    wait_for(page, "document.querySelector('audio').currentTime >= 3")
+    assert complaints(page) == []
+
+
+def test_music_goes_on_across_pages(open_page: Page) -> None:
+    page = open_page
+    row = wait_for_take(page, "slow piano in the rain")
+    row.get_by_role("button", name="Play").click()
+    page.locator("[data-player-loop]").click()
+    wait_for(page, "!document.querySelector('audio').paused")
+    page.evaluate("document.querySelector('audio').dataset.witness = 'same element'")
+    page.get_by_role("link", name="Library", exact=True).click()
+    expect(page.get_by_role("heading", name="Library", level=1)).to_be_visible()
+    assert page.url.endswith("/library/")
+    assert page.evaluate("document.querySelector('audio').dataset.witness") == "same element"
+    assert page.evaluate("document.querySelector('audio').paused") is False
+    page.go_back()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+    assert page.evaluate("document.querySelector('audio').dataset.witness") == "same element"
+    assert page.evaluate("document.querySelector('audio').paused") is False
+    page.locator("[data-player-toggle]").click()
+    wait_for(page, "document.querySelector('audio').paused")
+    # After going back the page is alive: a job shows its progress.
+    ask(page, "after going back", seconds=1)
+    wait_for_take(page, "after going back")
+    assert complaints(page) == []
+
+
+def test_cancel_keeps_the_partial_take(open_page: Page) -> None:
+    page = open_page
+    ask(page, "long strings to stop", seconds=20)
+    running = card(page, "long strings to stop")
+    expect(running).to_contain_text(re.compile(r"[1-9]\d*\.\d of 20"), timeout=PATIENCE_MS)
+    running.get_by_role("button", name="Cancel").click()
+    expect(running).to_contain_text(re.compile(r"kept \d"), timeout=30_000)
+    row = wait_for_take(page, "long strings to stop")
+    expect(row).to_contain_text("partial")
+    running.get_by_role("button", name="Remove from the queue").click()
+    expect(running).to_have_count(0)
+    page.reload()
+    expect(card(page, "long strings to stop")).to_have_count(0)
+    expect(take(page, "long strings to stop")).to_contain_text("partial")
+    assert complaints(page) == []
+
+
+def test_too_long_is_refused_and_loses_nothing(open_page: Page) -> None:
+    page = open_page
+    before = page.locator(".job").count()
+    ask(page, "a very long drone", seconds=45, seed=5)
+    error = page.locator("#id_duration_seconds_error")
+    expect(error).to_have_text("Duration 45s exceeds model limit of 20s")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a very long drone")
+    expect(page.get_by_label("Duration", exact=True)).to_have_value("45")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("5")
+    assert page.locator(".job").count() == before
+    # Near the limit it only warns.
+    page.get_by_label("Duration", exact=True).fill("19")
+    expect(page.get_by_text("Close to the limit of 20")).to_be_visible()
+    assert complaints(page) == []
+
+
+def test_a_reload_in_the_middle_shows_true_progress_at_once(open_page: Page) -> None:
+    page = open_page
+    ask(page, "reload in the middle", seconds=20)
+    running = card(page, "reload in the middle")
+    expect(running).to_contain_text(re.compile(r"[1-9]\d*\.\d of 20"), timeout=PATIENCE_MS)
+    before = percent(running)
+    page.reload(wait_until="commit")
+    # As the server rendered it: the socket may not even be open yet.
+    running = card(page, "reload in the middle")
+    expect(running).to_be_visible()
+    assert percent(running) >= before > 0
+    running.get_by_role("button", name="Cancel").click()
+    expect(running).to_contain_text("kept", timeout=30_000)
+    running.get_by_role("button", name="Remove from the queue").click()
+
+
+def test_two_windows_show_the_same(open_page: Page, browser: Browser, music_studio: RunningStudio) -> None:
+    first = open_page
+    second = browser.new_context().new_page()
+    watch(second)
+    second.goto(music_studio.url)
+    expect(second.get_by_label("Prompt", exact=True)).to_be_visible()
+    ask(first, "seen in both windows", seconds=12)
+    theirs = card(second, "seen in both windows")
+    expect(theirs).to_contain_text(re.compile(r"\d\.\d of 12"), timeout=PATIENCE_MS)
+    theirs.get_by_role("button", name="Cancel").click()
+    expect(card(first, "seen in both windows")).to_contain_text("Cancelled", timeout=30_000)
+    card(first, "seen in both windows").get_by_role("button", name="Remove from the queue").click()
+    expect(theirs).to_have_count(0)
+    assert complaints(first) == []
+    assert complaints(second) == []
+    second.context.close()
+
+
+def test_a_killed_runner_leaves_the_page_alive_and_the_take_is_finished(
+    open_page: Page, music_studio: RunningStudio
+) -> None:
+    page = open_page
+    ask(page, "survives a killed runner", seconds=6)
+    running = card(page, "survives a killed runner")
+    expect(running).to_contain_text(re.compile(r"\d\.\d of 6"), timeout=PATIENCE_MS)
+    os.kill(runner_of(music_studio), signal.SIGKILL)
+    row = wait_for_take(page, "survives a killed runner")
+    expect(row).not_to_contain_text("partial")
+    expect(running).to_have_count(0)
+    assert complaints(page) == []
+
+
+def test_variations_are_rendered_with_consecutive_seeds(open_page: Page) -> None:
+    page = open_page
+    ask(page, "three of a kind", seconds=1, takes=3, seed=40)
+    rows = page.locator(".take").filter(has_text="three of a kind")
+    expect(rows).to_have_count(3, timeout=PATIENCE_MS)
+    assert sorted(rows.locator(".seed-chip").all_inner_texts()) == ["seed 40", "seed 41", "seed 42"]
+
+
+def test_keyboard_submits_plays_and_explains(open_page: Page) -> None:
+    page = open_page
+    page.get_by_label("Prompt", exact=True).fill("typed and sent")
+    page.get_by_label("Duration", exact=True).fill("1")
+    page.get_by_label("Prompt", exact=True).press("Control+Enter")
+    row = wait_for_take(page, "typed and sent")
+    row.get_by_role("button", name="Play").focus()
+    page.keyboard.press("Enter")
+    wait_for(page, "document.querySelector('audio').currentTime > 0")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_it_works_with_scripts_off(browser: Browser, music_studio: RunningStudio) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(music_studio.url)
+    page.get_by_label("Prompt", exact=True).fill("made without scripts")
+    page.get_by_label("Duration", exact=True).fill("45")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_text("Duration 45s exceeds model limit of 20s")).to_be_visible()
+    page.get_by_label("Duration", exact=True).fill("1")
+    page.get_by_role("button", name="Generate").click()
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while page.locator(".take").filter(has_text="made without scripts").count() == 0:
+        assert time.monotonic() < deadline, "the take did not appear"
+        page.wait_for_timeout(500)
+        page.goto(music_studio.url)
+    context.close()
+
+
+def test_a_take_from_the_command_line_uses_the_running_engine_and_appears(
+    open_page: Page, music_studio: RunningStudio, tmp_path: Path
+) -> None:
+    page = open_page
+    made = manage(
+        music_studio,
+        "generate",
+        "from the command line",
+        "--duration",
+        "1",
+        "--seed",
+        "3",
+        "--out",
+        str(tmp_path / "a.flac"),
+    )
+    assert made.returncode == 0, made.stderr
+    assert "generation.dispatcher" not in made.stderr  # no second model was loaded for it
+    wait_for_take(page, "from the command line")
+    assert soundfile.info(tmp_path / "a.flac").duration == 1.0
+    assert read_recipe(tmp_path / "a.flac")["seed"] == 3
