@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Packages that only the CUDA build of torch brings; naming them would break every other platform.
-CUDA_ONLY = re.compile(r"^(cuda-|triton|nvidia-(?!ml-py))")
+CUDA_ONLY = re.compile(r"^(cuda-|triton|nvidia-)")
 
 
 def freeze(requirements: list[str], constraints: list[str]) -> list[str]:
