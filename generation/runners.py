@@ -59,6 +59,7 @@ class Runner:
         self.model_id = model_id
         self.revision: str | None = None  # commit on the hub, None for a folder of somebody's own
         self.is_busy = False
+        self.is_proven = False  # whether it has ever made a sound
         self.last_used = time.monotonic()
         self.loaded: protocol.LoadFinished | None = None
         self.versions: dict[str, str] = {}
@@ -67,7 +68,6 @@ class Runner:
         self._turn = asyncio.Lock()
         self._last_words: deque[str] = deque(maxlen=40)
         self._readers: list[asyncio.Task[None]] = []
-        self._turn = asyncio.Lock()
 
     @property
     def is_alive(self) -> bool:
@@ -168,6 +168,8 @@ class Runner:
                 else:
                     # What is left of a request that we have stopped waiting for.
                     logger.debug("runner said %s out of turn", event)
+        if isinstance(end, protocol.RequestFinished) and end.frames:
+            self.is_proven = True
         # After the turn has ended: who stops listening at the last event must not keep others waiting.
         yield end
 

@@ -120,8 +120,8 @@ class SwitchRun:
         if warm is not None:
             await self._enter(SwitchStage.LOADING)
             self.holds_jobs.set()
-            # A job that is using it proves it.
-            if not warm.is_generating:
+            # What has made a sound before needs no proof, nor what a job is using right now.
+            if not warm.is_proven and not warm.is_generating:
                 await self._prove(warm)
             await self._complete(warm)
             self.pool.touch(warm)
