@@ -6,14 +6,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ninja import Schema
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StrictFloat, StrictInt
 
 from generation.cards import JobCard
 from generation.models import Job, Take
 from generation.switch_card import switch_card
 from registry.models import ModelSwitch, whole_if_equal
-
-FormatName = Literal["wav", "flac", "ogg", "mp3"]
 
 
 class ErrorOut(Schema):
@@ -60,7 +58,10 @@ class ModelsOut(Schema):
 
 
 class GenerationIn(Schema):
-    """A request for music. Everything but the prompt has a default."""
+    """A request for music. Everything but the prompt has a default.
+
+    Numbers are strict: neither text nor true and false count as one.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +69,7 @@ class GenerationIn(Schema):
         description="What the music should sound like. 1 to 1000 characters, unless the operator set another limit.",
         examples=["slow piano ballad, soft and warm"],
     )
-    duration_seconds: float | None = Field(
+    duration_seconds: StrictFloat | None = Field(
         None,
         description=(
             "Length in seconds: more than 0, at most the model's `max_duration_seconds` (30 for the official"
@@ -78,14 +79,14 @@ class GenerationIn(Schema):
         examples=[10],
     )
     model: str | None = Field(None, description="Model id; the default is the active model.")
-    seed: int | None = Field(
+    seed: StrictInt | None = Field(
         None, description="0 to 4294967295; the default is a new one. Variations use seed, seed + 1, ..."
     )
-    guidance_scale: float | None = Field(None, description="1 to 20; 1 turns guidance off. Default 3.")
-    temperature: float | None = Field(None, description="0.05 to 5. Default 1.")
-    top_k: int | None = Field(None, description="0 to 2048; 0 turns it off. Default 250.")
-    top_p: float | None = Field(None, description="0 to 1; 0 turns it off. Default 0.")
-    variations: int | None = Field(
+    guidance_scale: StrictFloat | None = Field(None, description="1 to 20; 1 turns guidance off. Default 3.")
+    temperature: StrictFloat | None = Field(None, description="0.05 to 5. Default 1.")
+    top_k: StrictInt | None = Field(None, description="0 to 2048; 0 turns it off. Default 250.")
+    top_p: StrictFloat | None = Field(None, description="0 to 1; 0 turns it off. Default 0.")
+    variations: StrictInt | None = Field(
         None, description="1 to 8, unless the operator set another limit. Default 1."
     )
 

@@ -140,6 +140,19 @@ def test_a_failed_job_says_why(client: Client, owner: User) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name", ["duration_seconds", "seed", "guidance_scale", "top_k", "top_p", "variations"]
+)
+@pytest.mark.parametrize("value", [True, False, "5"])
+def test_what_is_no_number_is_refused(name: str, value: object, client: Client) -> None:
+    body = {"prompt": "piano", name: value}
+    refusal = assert_refused(
+        client.post(CREATE, body, content_type="application/json"), 400, "INVALID_REQUEST"
+    )
+    assert refusal["error"].startswith(f"{name}: ")
+    assert not Job.objects.exists()
+
+
 def test_a_queued_job_is_cancelled_at_once(client: Client, owner: User) -> None:
     job = make_job(owner)
     answer = client.post(f"{CREATE}/{job.pk}/cancel")
