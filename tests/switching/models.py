@@ -51,7 +51,7 @@ def until_finished(job: Job) -> Job:
 
     wait_until(over, seconds=PATIENCE, what=f"the end of job {job.pk}")
     assert job.status == JobStatus.FINISHED, (job.status, job.error_message, job.error_detail)
-    assert [take.model_id for take in job.takes.all()] == [job.model_id]
+    assert {take.model_id for take in job.takes.all()} == {job.model_id}
     return job
 
 

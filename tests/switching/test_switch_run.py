@@ -385,7 +385,8 @@ def test_where_both_do_not_fit_a_failure_brings_the_old_model_back(
 @pytest.mark.usefixtures("small_machine")
 def test_a_cancel_while_waiting_for_jobs_disturbs_nothing(engine: Engine, owner: User, dwarfs: Path) -> None:
     held = pid_of(engine, DEMO)
-    job = submit(owner, seconds=8)
+    # Long enough to be running still when the cancel arrives, on a quick machine too.
+    job = submit(owner, seconds=20, variations=4)
     until_generating(job)
     switch = switch_to(dwarf("heavy-not", dwarfs / "mono", **HEAVY))
     until_stage(switch, SwitchStage.WAITING)
