@@ -11,6 +11,8 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --no-input
 PYTHON_CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 # Extra arguments of pytest, as in: make test ARGS="tests/engine -x"
 ARGS ?=
+# Tests run side by side, a file at a time since modules share servers, browser tests last (tests/conftest.py).
+PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test check lock clean system-packages
 
@@ -22,7 +24,7 @@ run: $(VENV)/run.stamp ## Install what is missing, prepare the database, and ser
 	@exec $(PYTHON) manage.py serve
 
 test: system-packages $(VENV)/dev.stamp ## Run all tests; STRICT=1 turns skips into failures
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
 check: $(VENV)/dev.stamp ## Lint, format, types, templates, migrations and documentation
 	$(VENV)/bin/ruff check .

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 for name in list(os.environ):
     if name.startswith("MUSICGEN_") and name not in {"MUSICGEN_TEST_DATABASE_URL", "MUSICGEN_TEST_HOME"}:
@@ -16,10 +17,13 @@ if "MUSICGEN_TEST_HOME" not in os.environ:
     # Kept in the environment: mypy's plugin and subprocesses may import this module again.
     os.environ["MUSICGEN_TEST_HOME"] = tempfile.mkdtemp(prefix="musicgen-tests-")
     atexit.register(shutil.rmtree, os.environ["MUSICGEN_TEST_HOME"], ignore_errors=True)
-os.environ["MUSICGEN_HOME"] = os.environ["MUSICGEN_TEST_HOME"]
+# Tests that run side by side share nothing.
+home = Path(os.environ["MUSICGEN_TEST_HOME"]) / os.environ.get("PYTEST_XDIST_WORKER", "")
+home.mkdir(parents=True, exist_ok=True)
+os.environ["MUSICGEN_HOME"] = str(home)
 # No test reaches the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HOME"] = os.path.join(os.environ["MUSICGEN_TEST_HOME"], "hub")  # noqa: PTH118
+os.environ["HF_HOME"] = str(home / "hub")
 
 from musicgen_site.settings import *  # noqa: E402, F403
 
