@@ -1,4 +1,4 @@
-"""One command per stage: `python -m generation.training --run FOLDER codec|tokens|lm|export|takes|evaluate`."""
+"""One command per stage: `python -m generation.training --run FOLDER codec|tokens|lm|export|adapter|takes|evaluate`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ def main() -> None:
     language_model.add_argument("--minutes", type=float, help="end earlier, after this long")
     evaluate = stages.add_parser("evaluate", help="print the model card's figures as JSON")
     evaluate.add_argument("--clips", type=int, default=32)
+    adapter = stages.add_parser("adapter", help="train a LoRA adapter for the checkpoint on one style")
+    adapter.add_argument("--style", required=True, help="one of the composer's styles")
+    adapter.add_argument("--steps", type=int, default=300)
     for stage in (
+        adapter,
         stages.add_parser("export", help="write the checkpoint in the official layout"),
         stages.add_parser("takes", help="render six prompts as WAV and spectrogram into RUN/takes"),
         evaluate,
@@ -61,6 +65,7 @@ def _use_checkpoint(stage: str, run: Path, checkpoint: Path, options: argparse.N
     import torch
     from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
+    from .adapter_training import train_adapter
     from .checkpoint import export
     from .evaluation import evaluate, takes
     from .language_model_training import assembled
@@ -68,6 +73,9 @@ def _use_checkpoint(stage: str, run: Path, checkpoint: Path, options: argparse.N
 
     if stage == "export":
         export(*assembled(run), checkpoint)
+        return
+    if stage == "adapter":
+        train_adapter(run, checkpoint, options.style, options.steps)
         return
     model = MusicgenForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
     tokenizer = AutoProcessor.from_pretrained(checkpoint).tokenizer

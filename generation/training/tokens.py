@@ -29,10 +29,21 @@ def shard_seconds(index: int) -> float:
 
 @torch.no_grad()
 def write_shard(
-    codec: EncodecModel, index: int, folder: Path, first_seed: int = 0, count: int = PIECES_PER_SHARD
+    codec: EncodecModel,
+    index: int,
+    folder: Path,
+    first_seed: int = 0,
+    count: int = PIECES_PER_SHARD,
+    **fixed: str,
 ) -> None:
-    """Compose, render and encode one shard: {codes [N, K, T], captions: N lists, bars: N lengths in frames}."""
-    pieces = [compose(first_seed + index * PIECES_PER_SHARD + n, shard_seconds(index)) for n in range(count)]
+    """Compose, render and encode one shard: {codes [N, K, T], captions: N lists, bars: N lengths in frames}.
+
+    `fixed` is what `compose` shall not choose by itself, such as the style.
+    """
+    pieces = [
+        compose(first_seed + index * PIECES_PER_SHARD + n, shard_seconds(index), **fixed)
+        for n in range(count)
+    ]
     codes = []
     for start in range(0, len(pieces), 2):  # two at a time stay in the cache
         audio = torch.stack([torch.from_numpy(render(piece)) for piece in pieces[start : start + 2]])
