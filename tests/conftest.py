@@ -116,6 +116,14 @@ def shared_mode(settings: Any) -> None:
 # --- Processes ---
 
 
+@pytest.fixture(scope="session")
+def slow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a checkpoint slow enough to be met in the middle of a job."""
+    from tests.slow_model import build_slow
+
+    return build_slow(tmp_path_factory.mktemp("slow") / "checkpoint")
+
+
 @pytest.fixture
 def studio_environment(tmp_path: Path) -> dict[str, str]:
     """Environment for a studio in a process of its own, with an empty home under `tmp_path`."""

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from generation.services import jobs, takes
 from generation.services.submission import GenerationRequest, submit_job
 from musicgen_site.access import socket_access
 from registry.events import ENGINE_CHANNEL, EngineChanged, send
+from registry.models import ModelConfig
 from tests.generation.music import HOST, make_job, make_running_job, make_take, save
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
@@ -318,8 +320,12 @@ def test_in_shared_mode_a_login_is_needed(shared_mode: None, client: Client, ali
 # The engine's ear.
 
 
-def test_messages_of_the_channel_reach_the_engine(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_the_channel_reach_the_engine(
+    owner: User, slow_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole way: a page, the channel layer, the engine, a real runner, and back to two pages."""
+    # Slow enough to be cancelled in the middle.
+    ModelConfig.objects.filter(pk="musicgen-demo").update(local_path=str(slow_checkpoint))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     job_number = re.compile(r'id="job-(\d+)"')
 

@@ -20,6 +20,7 @@ import soundfile
 from generation.audio_files import read_recipe
 from tests.conftest import ROOT, running_studio, wait_until
 from tests.site.test_studio_settings import manage
+from tests.slow_model import make_demo_slow
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +176,11 @@ def test_an_old_database_is_named(studio_environment: dict[str, str], tmp_path: 
         assert "Traceback" not in ended.stderr
 
 
-def test_ctrl_c_keeps_what_was_made(environment: dict[str, str], tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_made(
+    studio_environment: dict[str, str], slow_checkpoint: Path, tmp_path: Path
+) -> None:
+    environment = studio_environment
+    make_demo_slow(environment, slow_checkpoint)
     path = tmp_path / "a.wav"
     arguments = ["slow piano", "--duration=20", "--seed=3", f"--out={path}", "--json"]
     process = subprocess.Popen(

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.conftest import ROOT, RunningStudio, running_studio, wait_until
+from tests.slow_model import make_demo_slow
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +31,10 @@ def ask(studio: RunningStudio, path: str, body: dict[str, Any] | None = None) ->
 
 
 def test_a_worker_does_the_work_and_hands_it_back_when_asked_to_end(
-    studio_environment: dict[str, str],
+    studio_environment: dict[str, str], slow_checkpoint: Path
 ) -> None:
     environment = {**studio_environment, "OMP_NUM_THREADS": "1"}
+    make_demo_slow(environment, slow_checkpoint)
     with running_studio(environment, options=["--no-engine"]) as studio:
         job = ask(studio, "generations", {"prompt": "slow piano", "duration_seconds": 0.5, "seed": 7})
         worker = subprocess.Popen(

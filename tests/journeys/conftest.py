@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.conftest import ROOT, RunningStudio, running_studio
+from tests.conftest import ROOT, RunningStudio, environment_for, running_studio
+from tests.slow_model import make_demo_slow
 
 #: A busy machine makes music slowly; nothing here is about speed.
 PATIENCE_MS = 90_000
@@ -21,16 +21,10 @@ expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
-def music_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
-    """A studio with an empty home and its engine."""
-    hidden = ("MUSICGEN_", "DJANGO_", "DATABASE_URL", "REDIS_URL", "PYTEST_")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(hidden)},
-        "MUSICGEN_HOME": str(tmp_path_factory.mktemp("studio") / "home"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+def music_studio(tmp_path_factory: pytest.TempPathFactory, slow_checkpoint: Path) -> Iterator[RunningStudio]:
+    """A studio with nothing made yet and its engine. Its demo is slow enough to be watched on any machine."""
+    environment = environment_for(tmp_path_factory.mktemp("studio") / "home")
+    make_demo_slow(environment, slow_checkpoint)
     with running_studio(environment) as running:
         yield running
 

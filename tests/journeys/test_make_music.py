@@ -31,10 +31,10 @@ from tests.journeys.conftest import (
 def test_first_take_is_made_and_plays(open_page: Page) -> None:
     page = open_page
     expect(page.get_by_text("Nothing made yet")).to_be_visible()
-    ask(page, "slow piano in the rain", seconds=4, seed=11)
+    ask(page, "slow piano in the rain", seconds=10, seed=11)
     running = card(page, "slow piano in the rain")
     expect(running).to_be_visible()
-    expect(running).to_contain_text(re.compile(r"\d\.\d of 4\s*s"), timeout=PATIENCE_MS)
+    expect(running).to_contain_text(re.compile(r"\d\.\d of 10\s*s"), timeout=PATIENCE_MS)
     row = wait_for_take(page, "slow piano in the rain")
     expect(running).to_have_count(0)
     # The form is as it was, for the next variation of the idea.
@@ -44,10 +44,10 @@ def test_first_take_is_made_and_plays(open_page: Page) -> None:
     row.get_by_role("button", name="Play").click()
     wait_for(page, "document.querySelector('audio').currentTime > 0.4")
     assert page.evaluate("document.querySelector('audio').error") is None
-    assert abs(page.evaluate("document.querySelector('audio').duration") - 4.0) < 0.001
+    assert abs(page.evaluate("document.querySelector('audio').duration") - 10.0) < 0.001
     # Seeking needs ranges.
-    page.evaluate("document.querySelector('audio').currentTime = 3")
-    wait_for(page, "document.querySelector('audio').currentTime >= 3")
+    page.evaluate("document.querySelector('audio').currentTime = 9")
+    wait_for(page, "document.querySelector('audio').currentTime >= 9")
     assert complaints(page) == []
 
 
@@ -130,9 +130,9 @@ def test_two_windows_show_the_same(open_page: Page, browser: Browser, music_stud
     watch(second)
     second.goto(music_studio.url)
     expect(second.get_by_label("Prompt", exact=True)).to_be_visible()
-    ask(first, "seen in both windows", seconds=12)
+    ask(first, "seen in both windows", seconds=20)
     theirs = card(second, "seen in both windows")
-    expect(theirs).to_contain_text(re.compile(r"\d\.\d of 12"), timeout=PATIENCE_MS)
+    expect(theirs).to_contain_text(re.compile(r"\d\.\d of 20"), timeout=PATIENCE_MS)
     theirs.get_by_role("button", name="Cancel").click()
     expect(card(first, "seen in both windows")).to_contain_text("Cancelled", timeout=30_000)
     card(first, "seen in both windows").get_by_role("button", name="Remove from the queue").click()
@@ -146,9 +146,9 @@ def test_a_killed_runner_leaves_the_page_alive_and_the_take_is_finished(
     open_page: Page, music_studio: RunningStudio
 ) -> None:
     page = open_page
-    ask(page, "survives a killed runner", seconds=6)
+    ask(page, "survives a killed runner", seconds=12)
     running = card(page, "survives a killed runner")
-    expect(running).to_contain_text(re.compile(r"\d\.\d of 6"), timeout=PATIENCE_MS)
+    expect(running).to_contain_text(re.compile(r"\d\.\d of 12"), timeout=PATIENCE_MS)
     os.kill(runner_of(music_studio), signal.SIGKILL)
     row = wait_for_take(page, "survives a killed runner")
     expect(row).not_to_contain_text("partial")

@@ -21,10 +21,12 @@ from tests.journeys.conftest import (
     card,
     complaints,
     manage,
+    runner_of,
     wait_for,
     wait_for_take,
     watch,
 )
+from tests.slow_model import make_demo_slow, standing_still
 
 DEMO = "musicgen-demo"
 #: Downloads that come to their end, in seconds: long enough to look at, and to leave and come back.
@@ -405,27 +407,29 @@ def test_it_works_with_scripts_off(browser: Browser, studio: RunningStudio, demo
 
 
 def test_where_both_do_not_fit_the_switch_waits_for_the_running_job(
-    page: Page, browser: Browser, tmp_path: Path, checkpoint: Path
+    page: Page, browser: Browser, tmp_path: Path, checkpoint: Path, slow_checkpoint: Path
 ) -> None:
     environment = {**environment_for(tmp_path / "home"), "MUSICGEN_MEMORY_GB": "1.2"}
+    make_demo_slow(environment, slow_checkpoint)
     with running_studio(environment) as small:
         add_models(small, {"id": "local", "local_path": str(checkpoint), "vram_requirement_gb": 1})
         watch(page)
         page.goto(small.url)
-        ask(page, "first the music", seconds=20)
+        ask(page, "first the music", seconds=10)
         expect(card(page, "first the music")).to_contain_text(
-            re.compile(r"\d\.\d of 20"), timeout=PATIENCE_MS
+            re.compile(r"\d\.\d of 10"), timeout=PATIENCE_MS
         )
         other = browser.new_context().new_page()
-        settings(other, small)
-        expect(other.get_by_text("simulated")).to_be_visible()
-        dialog = plan(other, "Local")
-        expect(dialog).to_contain_text("Both models do not fit at once")
-        expect(dialog).to_contain_text("the one being made finishes first")
-        dialog.get_by_role("button", name="Switch to Local", exact=True).click()
-        expect(step(other, "Wait for jobs")).to_have_attribute("data-state", "now", timeout=30_000)
-        expect(page.locator("#engine-chip")).to_contain_text("switching to Local")
-        expect(page.locator("[data-reasons]")).to_contain_text("The model is being switched")
+        with standing_still(runner_of(small)):
+            settings(other, small)
+            expect(other.get_by_text("simulated")).to_be_visible()
+            dialog = plan(other, "Local")
+            expect(dialog).to_contain_text("Both models do not fit at once")
+            expect(dialog).to_contain_text("the one being made finishes first")
+            dialog.get_by_role("button", name="Switch to Local", exact=True).click()
+            expect(step(other, "Wait for jobs")).to_have_attribute("data-state", "now", timeout=30_000)
+            expect(page.locator("#engine-chip")).to_contain_text("switching to Local")
+            expect(page.locator("[data-reasons]")).to_contain_text("The model is being switched")
         row_of_take = wait_for_take(page, "first the music")
         expect(row_of_take).not_to_contain_text("partial")
         expect(other.get_by_role("dialog", name="Local is ready")).to_be_visible(timeout=PATIENCE_MS)

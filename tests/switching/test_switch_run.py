@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from registry.models import ModelConfig, ModelSwitch, SwitchStage
 from registry.services import cancel_switch, get_model_config, switches
 from tests.conftest import wait_until
 from tests.generation.test_dispatcher import Engine, runners
+from tests.slow_model import standing_still
 from tests.switching.models import (
     PATIENCE,
     active_id,
@@ -44,7 +46,7 @@ DEMO = "musicgen-demo"
 @pytest.fixture(autouse=True)
 def _demo_is_loaded(engine: Engine) -> None:
     """Every test begins with the demo active, as a new table has it, and loaded."""
-    wait_until(lambda: pid_of(engine, DEMO) is not None, seconds=PATIENCE, what="the demo being loaded")
+    wait_until(lambda: engine.pid_of(DEMO) is not None, seconds=PATIENCE, what="the demo being loaded")
     wait_until(lambda: not busy(engine), seconds=PATIENCE, what="an engine with nothing in hand")
 
 
@@ -53,21 +55,18 @@ def busy(engine: Engine) -> bool:
     return engine.dispatcher._job is not None or engine.dispatcher._switch is not None
 
 
-def pid_of(engine: Engine, model_id: str) -> int | None:
-    """Process that holds that model."""
-    runner = engine.dispatcher._pool.loaded(model_id)
-    return runner.pid if runner is not None else None
+@contextmanager
+def running_job(engine: Engine, owner: User) -> Iterator[Job]:
+    """A job that stays in the demo's hands inside the block, however quick the machine is."""
+    with standing_still(engine.pid_of(DEMO)):
+        job = submit(owner)
 
+        def begun() -> bool:
+            job.refresh_from_db()
+            return job.status == JobStatus.RUNNING
 
-def until_generating(job: Job) -> None:
-    """Wait until the job is truly being made."""
-
-    def there() -> bool:
-        job.refresh_from_db()
-        return job.stage == "generating" or not job.is_unfinished
-
-    wait_until(there, seconds=PATIENCE, what="a job being made")
-    assert job.stage == "generating", (job.status, job.error_message)
+        wait_until(begun, seconds=PATIENCE, what="a job being begun")
+        yield job
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ def test_a_switch_goes_through_its_stages_and_a_switch_back_is_warm(
     alpha.refresh_from_db()
     assert alpha.measured_bytes["cpu"] > 50_000_000
 
-    loaded = {DEMO: pid_of(engine, DEMO), "alpha": pid_of(engine, "alpha")}
+    loaded = {DEMO: engine.pid_of(DEMO), "alpha": engine.pid_of("alpha")}
     assert None not in loaded.values(), "both fit, so the old one stays warm"
     host = EngineHost.objects.filter(pk=engine.dispatcher.host)
     wait_until(lambda: len(host.get().runners) >= 2, seconds=30, what="both being shown")
@@ -121,19 +120,18 @@ def test_a_switch_goes_through_its_stages_and_a_switch_back_is_warm(
         assert set(back.stage_seconds) == {"queued", "loading"}
         assert back.stage_seconds["loading"] < 5
         assert active_id() == model.pk
-    assert loaded == {DEMO: pid_of(engine, DEMO), "alpha": pid_of(engine, "alpha")}
+    assert loaded == {DEMO: engine.pid_of(DEMO), "alpha": engine.pid_of("alpha")}
 
 
 def test_a_reload_starts_anew_after_the_running_job(engine: Engine, owner: User, demo: ModelConfig) -> None:
-    old = pid_of(engine, DEMO)
-    job = submit(owner, seconds=8)
-    until_generating(job)
-    switch = switch_to(demo, reload=True)
-    until_stage(switch, SwitchStage.WAITING)
+    old = engine.pid_of(DEMO)
+    with running_job(engine, owner) as job:
+        switch = switch_to(demo, reload=True)
+        until_stage(switch, SwitchStage.WAITING)
     until_finished(job)
     assert job.attempts == 1, "it was not disturbed"
     until_stage(switch, SwitchStage.READY)
-    wait_until(lambda: pid_of(engine, DEMO) not in (old, None), seconds=30, what="another process")
+    wait_until(lambda: engine.pid_of(DEMO) not in (old, None), seconds=30, what="another process")
     assert old not in [runner.pid for runner in runners()]
     assert active_id() == DEMO
     until_finished(submit(owner))
@@ -201,13 +199,13 @@ def test_requests_share_a_runner_one_after_the_other(engine: Engine, tmp_path: P
 def test_a_checkpoint_that_cannot_play_leaves_the_old_model(
     engine: Engine, owner: User, dwarfs: Path, demo: ModelConfig, folder: str, code: str, says: str
 ) -> None:
-    held = pid_of(engine, DEMO)
+    held = engine.pid_of(DEMO)
     broken = dwarf(folder, dwarfs / folder)
     switch = switch_to(broken)
     assert_stays(switch, demo, owner, code=code)
     assert says in switch.message
-    assert pid_of(engine, DEMO) == held
-    assert pid_of(engine, broken.pk) is None
+    assert engine.pid_of(DEMO) == held
+    assert engine.pid_of(broken.pk) is None
     assert {runner.pid for runner in runners()} <= {
         runner.pid for runner in engine.dispatcher._pool.living()
     } | {engine.dispatcher._pool._spare.pid if engine.dispatcher._pool._spare else None}
@@ -353,17 +351,16 @@ HEAVY = {"vram_requirement_gb": 0.95}
 def test_where_both_do_not_fit_the_running_job_finishes_first(
     engine: Engine, owner: User, dwarfs: Path
 ) -> None:
-    job = submit(owner, seconds=8)
-    until_generating(job)
-    switch = switch_to(dwarf("heavy", dwarfs / "mono", **HEAVY))
-    until_stage(switch, SwitchStage.WAITING)
-    following = submit(owner)
-    assert active_id() == DEMO
+    with running_job(engine, owner) as job:
+        switch = switch_to(dwarf("heavy", dwarfs / "mono", **HEAVY))
+        until_stage(switch, SwitchStage.WAITING)
+        following = submit(owner)
+        assert active_id() == DEMO
     until_stage(switch, SwitchStage.READY)
     job.refresh_from_db()
     assert (job.status, job.attempts) == ("finished", 1)
     assert switch.stage_seconds["waiting for jobs"] > 0
-    assert pid_of(engine, DEMO) is None, "it made room"
+    assert engine.pid_of(DEMO) is None, "it made room"
     pool = engine.dispatcher._pool
     wait_until(lambda: not pool.is_resting, seconds=30, what="the engine keeping its model loaded again")
     # The job that waited swaps back, and by its end the active model is the new one still.
@@ -375,28 +372,26 @@ def test_where_both_do_not_fit_the_running_job_finishes_first(
 def test_where_both_do_not_fit_a_failure_brings_the_old_model_back(
     engine: Engine, owner: User, dwarfs: Path, demo: ModelConfig
 ) -> None:
-    held = pid_of(engine, DEMO)
+    held = engine.pid_of(DEMO)
     switch = until_stage(switch_to(dwarf("heavy-nan", dwarfs / "nan", **HEAVY)), SwitchStage.FAILED)
     assert "waiting for jobs" in switch.stage_seconds
-    assert pid_of(engine, DEMO) not in (None, held), "it was ended, and is back before the row says failed"
+    assert engine.pid_of(DEMO) not in (None, held), "it was ended, and is back before the row says failed"
     assert_stays(switch, demo, owner, code="NOT_PROVEN")
 
 
 @pytest.mark.usefixtures("small_machine")
 def test_a_cancel_while_waiting_for_jobs_disturbs_nothing(engine: Engine, owner: User, dwarfs: Path) -> None:
-    held = pid_of(engine, DEMO)
-    # Long enough to be running still when the cancel arrives, on a quick machine too.
-    job = submit(owner, seconds=20, variations=4)
-    until_generating(job)
-    switch = switch_to(dwarf("heavy-not", dwarfs / "mono", **HEAVY))
-    until_stage(switch, SwitchStage.WAITING)
-    following = submit(owner)
-    assert cancel_switch(switch)
-    until_stage(switch, SwitchStage.CANCELLED)
+    held = engine.pid_of(DEMO)
+    with running_job(engine, owner) as job:
+        switch = switch_to(dwarf("heavy-not", dwarfs / "mono", **HEAVY))
+        until_stage(switch, SwitchStage.WAITING)
+        following = submit(owner)
+        assert cancel_switch(switch)
+        until_stage(switch, SwitchStage.CANCELLED)
     assert switch.message == "Cancelled. MusicGen Demo stays active."
     assert until_finished(job).attempts == 1
     until_finished(following)
-    assert pid_of(engine, DEMO) == held
+    assert engine.pid_of(DEMO) == held
 
 
 @pytest.mark.usefixtures("small_machine")
@@ -414,7 +409,7 @@ def test_a_cancel_after_the_old_runner_ended_brings_it_back(
     monkeypatch.setattr(pool, "free_memory", freed)
     switch = until_stage(switch_to(dwarf("heavy-late", dwarfs / "mono", **HEAVY)), SwitchStage.CANCELLED)
     assert "loading" not in switch.stage_seconds
-    assert pid_of(engine, DEMO) is not None
+    assert engine.pid_of(DEMO) is not None
     assert active_id() == DEMO
     until_finished(submit(owner))
 
