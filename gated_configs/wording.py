@@ -63,6 +63,18 @@ def gigabytes(size_bytes: int) -> str:
     return f"{plain_number(round(size_bytes / 10**9, 1))}{THIN_SPACE}GB"
 
 
+def spoken_bytes(size_bytes: int) -> str:
+    """Bytes of a file as people say them: "640 bytes", "4.2 MB", "1.3 GB", in powers of a thousand."""
+    if size_bytes < 1000:
+        return f"{size_bytes}{THIN_SPACE}bytes"
+    value, unit = size_bytes / 1000, "kB"
+    for larger in ("MB", "GB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{plain_number(round(value, 1) if value < 9.95 else round(value))}{THIN_SPACE}{unit}"
+
+
 def kilohertz(sample_rate: int) -> str:
     """`32000 -> "32 kHz"`, `44100 -> "44.1 kHz"`."""
     return f"{plain_number(sample_rate / 1000)}{THIN_SPACE}kHz"

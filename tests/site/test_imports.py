@@ -24,12 +24,28 @@ LAYERS = {
 }
 #: Packages that know nothing of Django, nor of the app around them; and what they may import of it all the same.
 INDEPENDENT = {
-    "generation/engine": (),
+    "generation/engine": ("adapters.format.",),
     "generation/training": ("generation.engine.delay.",),
     "gated_configs/memory": (),
+    "adapters/format": (),
 }
-#: Packages that may import torch.
-WITH_TORCH = ("generation/engine/", "generation/training/")
+#: Modules of the memory calculator that build a model; they run in its child process alone.
+IN_THE_CHILD = (
+    "blueprint",
+    "description",
+    "lean_imports",
+    "parts",
+    "recurrent",
+    "shapes",
+    "states",
+    "stored",
+)
+#: What may import torch.
+WITH_TORCH = (
+    "generation/engine/",
+    "generation/training/",
+    *(f"gated_configs/memory/{name}.py" for name in IN_THE_CHILD),
+)
 
 
 def modules_of(app: str) -> list[Path]:

@@ -1,0 +1,80 @@
+"""Writes docs/accuracy.md from the samples: `python -m tests.memory.accuracy`. A test holds the page to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gated_configs.memory import Architecture, describe
+from tests.memory.samples import Sample, further_samples, given_samples
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "accuracy.md"
+
+INTRODUCTION = """# Accuracy of the memory figures
+
+This page is written by `python -m tests.memory.accuracy` from the data of the tests; a test fails when it is out of
+date. Every row is computed anew in each test run.
+
+*Parameters* is what the calculator reports first. *Published* is the count of the named source. Where the two count
+different things, the last column names the calculator's own count that equals the published one. *Cache* is the bytes
+that one more token adds to one sequence in bfloat16, while every window has room. Counts marked "from memory" were
+remembered and not looked up again; they prove less than the others.
+
+Beside these, {dwarfs} small models of as many kinds are really built and run in the tests: the bytes of their weights
+and of their caches equal the predicted ones exactly, in float32 and in bfloat16.
+
+Known differences from transformers' own caches: Falcon's newer decoder (40B, 180B) keeps its grouped keys broadcast to
+every head there, which serving engines do not; the figures here are of the groups. Activations are a range and not
+exact; each estimate carries its assumptions.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    from tests.memory.dwarfs import DWARFS
+
+    lines = [INTRODUCTION.format(dwarfs=len(DWARFS))]
+    lines += ["## Configs with published figures", "", *_table(given_samples()), ""]
+    lines += ["## Others of the same families", "", *_table(further_samples())]
+    return "\n".join(lines) + "\n"
+
+
+def _table(samples: list[Sample]) -> Iterator[str]:
+    yield "| model | type | attention | parameters | published | equal as | cache bytes a token | source |"
+    yield "|---|---|---|---:|---:|---|---:|---|"
+    for sample in samples:
+        architecture = describe(sample.config)
+        yield " | ".join(
+            (
+                f"| {sample.model_id}",
+                architecture.model_type,
+                architecture.attention_type,
+                f"{architecture.parameters.total:,}",
+                f"{sample.params:,}" if sample.params is not None else "—",
+                _agreement(sample, architecture),
+                f"{2 * architecture.token_elements:,}",
+                f"{sample.source.replace('|', '/')} |",
+            )
+        )
+
+
+def _agreement(sample: Sample, architecture: Architecture) -> str:
+    parameters = architecture.parameters
+    if parameters.total == sample.params:
+        return "the headline"
+    for count in parameters.counts:
+        if count.value == sample.params:
+            return count.meaning
+    if parameters.total in sample.counts:
+        return (
+            "the headline, a stated alternative"
+            if sample.params is not None
+            else "the headline; our own arithmetic"
+        )
+    if any(count.value in sample.counts for count in parameters.counts):
+        return "a stated alternative"
+    return "no published count" if not sample.counts else "**differs**"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
