@@ -8,12 +8,14 @@ from django.contrib import admin
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from generation.models import EngineHost, Job, Take
+from generation.models import EngineHost, Job, JobAdapter, Take
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
+    _TabularInline = admin.TabularInline[JobAdapter, Job]
 else:
     _ModelAdmin = admin.ModelAdmin  # takes a type argument in the stubs only
+    _TabularInline = admin.TabularInline
 
 
 class OwnRowsAdmin(_ModelAdmin):
@@ -29,9 +31,25 @@ class OwnRowsAdmin(_ModelAdmin):
         return False
 
 
+class JobAdapterInline(_TabularInline):
+    """What the job was made with. Read only."""
+
+    model = JobAdapter
+    fields = ("label", "strength", "sha256")
+    readonly_fields = fields
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """A job is what was asked for."""
+        return False
+
+
 @admin.register(Job)
 class JobAdmin(OwnRowsAdmin):
     """Read only."""
+
+    inlines = (JobAdapterInline,)
 
     list_display = (
         "id",

@@ -14,7 +14,8 @@ from ninja.errors import HttpError, ValidationError
 from ninja.params.functions import Query
 from ninja.parser import Parser
 
-from generation import audio_files, cards, switch_api
+from adapters import api as adapters_api
+from generation import adapter_api, audio_files, cards, switch_api
 from generation.api_schemas import (
     ErrorOut,
     GenerationIn,
@@ -28,7 +29,9 @@ from generation.api_schemas import (
 from generation.audio_response import audio_response
 from generation.models import Job, Take
 from generation.services import jobs, models, submission, takes
-from generation.services.submission import GenerationRefused, GenerationRequest, QueueFull
+from generation.services.job_adapters import AdapterWish
+from generation.services.refusals import GenerationRefused, QueueFull
+from generation.services.submission import GenerationRequest
 from generation.version import VERSION
 from registry.services import ModelNotFound, ModelNotPlayable, SwitchUnderWay, get_model_config
 
@@ -67,6 +70,9 @@ api = NinjaAPI(
 
 def _refuse(request: HttpRequest, status: int, error: str, code: str, /, **facts: Any) -> HttpResponse:
     return api.create_response(request, {"error": error, "error_code": code, **facts}, status=status)
+
+
+adapters_api.register_refusals(api, _refuse)
 
 
 @api.exception_handler(GenerationRefused)
@@ -183,6 +189,12 @@ def model_detail(request: HttpRequest, model_id: str) -> Any:
 api.add_router("/models", models_router)
 
 
+# Adapters, and what is made with them.
+
+api.add_router("/adapters", adapters_api.router)
+api.add_router("/trials", adapter_api.trials_router)
+
+
 # Generations.
 
 
@@ -195,8 +207,10 @@ api.add_router("/models", models_router)
 def generation_create(request: HttpRequest, wanted: GenerationIn) -> Any:
     """Queue a job. The answer comes at once; follow it with `GET /api/generations/{id}`."""
     values = wanted.dict()
+    wishes = tuple(AdapterWish(**adapter) for adapter in values.pop("adapters"))
     job = submission.submit_job(
-        owner=request.user, request=GenerationRequest(model_id=values.pop("model"), **values)
+        owner=request.user,
+        request=GenerationRequest(model_id=values.pop("model"), adapters=wishes, **values),
     )
     return Status(202, GenerationOut.of(job, cards.card_of(job)))
 
@@ -238,6 +252,7 @@ def takes_list(
     request: HttpRequest,
     q: str = Query("", max_length=200, description="Words that the prompt or title must hold."),
     model: str = Query("", max_length=80, description="Model id."),
+    adapter: int | None = Query(None, ge=1, le=MAX_ID, description="Only those made with this adapter."),
     favourites: bool = False,
     before: int | None = Query(None, ge=1, le=MAX_ID, description="Takes older than this id."),
     limit: int = Query(50, ge=1, le=MAX_TAKES),
@@ -246,6 +261,8 @@ def takes_list(
     found = Take.objects.for_user(request.user).kept().matching(q.replace("\0", ""))
     if model:
         found = found.filter(model_id=model.replace("\0", ""))
+    if adapter is not None:
+        found = found.made_with(adapter)
     if favourites:
         found = found.filter(is_favourite=True)
     total = found.count()
@@ -303,9 +320,7 @@ def take_audio(
 
 def _job_for_user(request: HttpRequest, job_id: int) -> Job:
     job = (
-        Job.objects.for_user(request.user).select_related("model").filter(pk=job_id).first()
-        if job_id <= MAX_ID
-        else None
+        Job.objects.for_user(request.user).complete().filter(pk=job_id).first() if job_id <= MAX_ID else None
     )
     if job is None:
         raise Http404

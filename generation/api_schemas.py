@@ -11,19 +11,8 @@ from pydantic import ConfigDict, Field, StrictFloat, StrictInt
 from generation.cards import JobCard
 from generation.models import Job, Take
 from generation.switch_card import switch_card
+from registry.api_schemas import ErrorOut as ErrorOut  # shared, and read from here by this app's routes
 from registry.models import ModelSwitch, whole_if_equal
-
-
-class ErrorOut(Schema):
-    """The one shape of every refusal: a sentence for people, a code for scripts, and the figures it rests on."""
-
-    model_config = ConfigDict(extra="allow")
-
-    error: str = Field(description="A sentence that says what is wrong and what to do.")
-    error_code: str = Field(description="A constant for scripts, such as DURATION_TOO_LONG.")
-    errors: dict[str, str] | None = Field(
-        None, description="The sentence for each refused field, by the field's name."
-    )
 
 
 class ModelOut(Schema):
@@ -55,6 +44,17 @@ class ModelsOut(Schema):
 
     models: list[ModelOut]
     current_model: str | None
+
+
+class AdapterIn(Schema):
+    """An adapter to use."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: StrictInt = Field(description="Number of the adapter; see `GET /api/adapters`.")
+    strength: StrictFloat | None = Field(
+        None, description="0 to 2; 0 is the base, 1 as trained. The default is the adapter's own."
+    )
 
 
 class GenerationIn(Schema):
@@ -89,6 +89,19 @@ class GenerationIn(Schema):
     variations: StrictInt | None = Field(
         None, description="1 to 8, unless the operator set another limit. Default 1."
     )
+    adapters: list[AdapterIn] = Field(
+        [], description="Adapters to attach, at most 8; each must fit the model. None is the base alone."
+    )
+
+
+class AdapterUsedOut(Schema):
+    """An adapter as a job or take uses it. `id` is null once the adapter was deleted."""
+
+    id: int | None
+    name: str
+    version: str
+    sha256: str = Field(description="Of its weights and config together.")
+    strength: float
 
 
 class TakeOut(Schema):
@@ -101,6 +114,7 @@ class TakeOut(Schema):
     prompt: str
     seed: int
     model: str
+    adapters: list[AdapterUsedOut]
     duration_seconds: float
     frames: int = Field(description="Frames of the codec.")
     sample_rate: int
@@ -126,6 +140,7 @@ class TakeOut(Schema):
             prompt=take.prompt,
             seed=take.seed,
             model=take.model_id,
+            adapters=[AdapterUsedOut(**used) for used in take.recipe.get("adapters", ())],
             duration_seconds=take.duration_seconds,
             frames=take.frames,
             sample_rate=take.sample_rate,
@@ -155,7 +170,9 @@ class GenerationOut(Schema):
 
     id: int
     status: Literal["queued", "running", "finished", "failed", "cancelled"]
-    stage: str = Field(description="starting, loading, encoding, generating or decoding while it runs.")
+    stage: str = Field(
+        description="starting, loading, proving, encoding, generating or decoding while it runs."
+    )
     cancel_requested: bool
     prompt: str
     model: str
@@ -166,6 +183,7 @@ class GenerationOut(Schema):
     top_k: int
     top_p: float
     variations: int
+    adapters: list[AdapterUsedOut]
     frames_done: int
     frames_total: int = Field(description="Frames over all variations; 0 until the engine has begun.")
     queue_position: int | None = Field(description="1 for the next to start; null once it runs.")
@@ -195,6 +213,7 @@ class GenerationOut(Schema):
             top_k=job.top_k,
             top_p=job.top_p,
             variations=job.variations,
+            adapters=[AdapterUsedOut(**used.as_recipe()) for used in job.adapters.all()],
             frames_done=job.frames_done,
             frames_total=job.frames_total,
             queue_position=card.queue_position,

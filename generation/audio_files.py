@@ -69,6 +69,7 @@ class WrittenAudio:
     channels: int
     duration_seconds: float
     peaks: list[int]
+    rms_dbfs: float | None
 
 
 def write_take_file(source: Path, target: Path, recipe: dict[str, Any]) -> WrittenAudio:
@@ -95,6 +96,7 @@ def write_take_file(source: Path, target: Path, recipe: dict[str, Any]) -> Writt
         channels=samples.shape[1],
         duration_seconds=len(samples) / sample_rate,
         peaks=peaks_of(samples),
+        rms_dbfs=level_of(samples),
     )
 
 
@@ -116,6 +118,14 @@ def peaks_of(samples: np.ndarray[Any, Any], count: int = PEAK_COUNT) -> list[int
     loudness = np.abs(samples).max(axis=1)
     starts = np.unique(np.linspace(0, len(loudness), min(count, len(loudness)), endpoint=False).astype(int))
     return [round(100 * min(1.0, float(peak))) for peak in np.maximum.reduceat(loudness, starts)]
+
+
+def level_of(samples: np.ndarray[Any, Any]) -> float | None:
+    """Root mean square of [S, C] against full scale, in decibels; None for silence."""
+    import numpy as np
+
+    mean_square = float(np.square(samples, dtype=np.float64).mean()) if samples.size else 0.0
+    return round(10 * float(np.log10(mean_square)), 2) if mean_square > 0 else None
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

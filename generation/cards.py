@@ -30,6 +30,7 @@ EXAMPLES = [
 
 _STAGE_LINES = {
     "starting": "Starting",
+    "proving": "Checking its adapters",
     "encoding": "Reading the prompt",
     "decoding": "Turning frames into sound",
 }
@@ -104,7 +105,7 @@ class Queue:
 
 def board(user: Any) -> list[JobCard]:
     """Every card of this person: what runs and waits first, then what ended badly, newest first."""
-    jobs = Job.objects.for_user(user).on_the_board().select_related("model")
+    jobs = Job.objects.for_user(user).on_the_board().complete()
     queue = Queue()
     unfinished = [job for job in jobs if job.is_unfinished]
     ended = sorted((job for job in jobs if not job.is_unfinished), key=lambda job: -job.pk)
@@ -119,8 +120,9 @@ def card_of(job: Job) -> JobCard:
 
 
 def recent_takes(user: Any) -> list[Take]:
-    """The newest takes of this person, for the studio page."""
-    return list(Take.objects.for_user(user).kept().order_by("-id")[:RECENT_TAKES])
+    """The newest takes of this person, for the studio page. Those of a comparison are on its own page."""
+    found = Take.objects.for_user(user).kept().filter(job__trial__isnull=True)
+    return list(found.order_by("-id")[:RECENT_TAKES])
 
 
 def _kept_seconds(jobs: Iterable[Job]) -> dict[int, float]:
@@ -138,6 +140,7 @@ def make_card(job: Job, queue: Queue, *, kept_seconds: float | None = None) -> J
         f"{plain_number(job.duration_seconds)}{THIN_SPACE}s",
         job.model.display_name,
         f"seed {job.seed}",
+        *(str(used) for used in job.adapters.all()),
     ]
     if job.variations > 1:
         facts.insert(0, f"{job.variations} takes")
@@ -166,6 +169,7 @@ def make_card(job: Job, queue: Queue, *, kept_seconds: float | None = None) -> J
                 status_line="Cancelled",
                 side_line="",
                 kept_line=_kept_line(kept_seconds) or "nothing was made yet",
+                error_message=job.error_message,
                 can_retry=True,
                 can_dismiss=True,
                 **common,

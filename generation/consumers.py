@@ -14,7 +14,8 @@ from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from generation import cards
+from generation import adapter_push, cards
+from generation.adapter_choices import adapter_choices, choices_context
 from generation.dispatcher import Dispatcher
 from generation.engine_state import engine_state
 from generation.events import owner_group
@@ -23,7 +24,7 @@ from generation.models import Job
 from generation.partials import announcement as announce
 from generation.partials import out_of_band
 from generation.settings_page import settings_context
-from generation.switch_card import switch_card
+from generation.switch_card import SwitchCard, switch_card
 from registry.events import ENGINE_GROUP
 from registry.services import last_switch
 
@@ -71,7 +72,7 @@ class EngineConsumer(AsyncConsumer):
 class StudioConsumer(AsyncWebsocketConsumer):
     """The socket of an open page: a full snapshot first, then each change as a partial swapped out of band.
 
-    What the page shows comes as `?view=`: studio, library or shell.
+    What the page shows comes as `?view=`: studio, library, adapters, adapter-ID, adapter-ID-TRIAL, settings or shell.
     """
 
     async def connect(self) -> None:
@@ -112,6 +113,10 @@ class StudioConsumer(AsyncWebsocketConsumer):
         """The engine's state changed."""
         await self._push(self._chip)
 
+    async def adapters_changed(self, message: dict[str, Any]) -> None:
+        """An adapter came, went, or was edited, or a proof came in."""
+        await self._push(self._adapters)
+
     async def switch_changed(self, message: dict[str, Any]) -> None:
         """A switch went on; when it ended, the active model may be another one."""
         await self._push(self._switch, bool(message.get("finished")))
@@ -124,19 +129,36 @@ class StudioConsumer(AsyncWebsocketConsumer):
     # Partials, each read from the rows as they are now.
 
     def _snapshot(self) -> str:
-        return self._switch(True) + self._board("") + self._takes()
+        return self._switch(True) + self._board("") + self._takes() + self._trial()
 
     def _switch(self, finished: bool) -> str:
         html = self._chip()
         if self.view == "settings":
-            switch = last_switch()
-            card = switch_card(switch) if switch is not None else None
-            html += out_of_band("registry/_switch_status.html", {"switch_card": card})
+            html += out_of_band("registry/_switch_status.html", {"switch_card": self._switch_card()})
             if finished:
                 html += out_of_band("registry/_models.html", settings_context(self.user))
-        elif self.view == "studio" and finished:
-            html += out_of_band("generation/_model_limits.html", limits_context())
+        elif self.view == "studio" or self.view.startswith("adapter-"):
+            html += out_of_band("registry/_switch_status.html", {"switch_card": self._switch_card()})
+            if finished and self.view == "studio":
+                html += out_of_band("generation/_model_limits.html", limits_context())
+        if finished:
+            html += self._adapters()
         return html
+
+    def _switch_card(self) -> SwitchCard | None:
+        switch = last_switch()
+        return switch_card(switch) if switch is not None else None
+
+    def _adapters(self) -> str:
+        """What the page says of adapters, which hangs on the active model."""
+        if self.view == "studio":
+            context = choices_context(self.user, adapter_choices())
+            return out_of_band("generation/_adapter_choices.html", context)
+        return adapter_push.verdicts(self.view, self.user)
+
+    def _trial(self) -> str:
+        """How far the comparison on the page is."""
+        return adapter_push.comparison(self.view, self.user)
 
     def _chip(self) -> str:
         return out_of_band("generation/_engine_chip.html", {"engine": engine_state()})
@@ -145,13 +167,14 @@ class StudioConsumer(AsyncWebsocketConsumer):
         html = ""
         if self.view == "studio":
             html = out_of_band("generation/_queue.html", {"cards": cards.board(self.user)})
+        html += self._trial()
         if announcement:
             html += announce(announcement)
         return html
 
     def _job(self, job_id: int) -> str:
         if self.view != "studio":
-            return ""
+            return self._trial()
         job = Job.objects.for_user(self.user).on_the_board().select_related("model").filter(pk=job_id).first()
         if job is None:
             return ""
@@ -159,7 +182,7 @@ class StudioConsumer(AsyncWebsocketConsumer):
 
     def _takes(self) -> str:
         if self.view != "studio":
-            return ""
+            return self._trial()
         return out_of_band(
             "generation/_takes.html", {"takes": cards.recent_takes(self.user), "examples": cards.EXAMPLES}
         )

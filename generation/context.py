@@ -13,6 +13,13 @@ from generation.engine_state import engine_state
 _NAVIGATION = {
     "generation:studio": ("studio", "studio"),
     "generation:library": ("library", "library"),
+    "generation:adapters": ("adapters", "adapters"),
+    "generation:adapter-import": ("adapters", "shell"),
+    "generation:adapter": ("adapters", "adapter"),
+    "generation:adapter-try": ("adapters", "adapter"),
+    "generation:adapter-trial": ("adapters", "adapter"),
+    "generation:adapter-edit": ("adapters", "shell"),
+    "generation:adapter-delete": ("adapters", "shell"),
     "generation:settings": ("settings", "settings"),
     "generation:switch-plan": ("settings", "shell"),
 }
@@ -22,6 +29,10 @@ def studio(request: HttpRequest) -> dict[str, Any]:
     """Context processor. `live_view` tells the socket what the page shows."""
     name = request.resolver_match.view_name if request.resolver_match else ""
     nav, live_view = _NAVIGATION.get(name, ("", "shell"))
+    if live_view == "adapter" and request.resolver_match is not None:
+        live_view = f"adapter-{request.resolver_match.kwargs['pk']}"
+        if trial := request.resolver_match.kwargs.get("trial_pk"):
+            live_view += f"-{trial}"
     return {
         "engine": SimpleLazyObject(engine_state),
         "nav": nav,

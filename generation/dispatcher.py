@@ -16,15 +16,16 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from channels.db import database_sync_to_async
 from django.conf import settings
 from django.utils import timezone
 
+from generation.database import in_database
 from generation.job_run import JobRun
 from generation.models import EngineHost, Job
+from generation.proof_run import IdleProofs
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, Runner, RunnerDied
-from generation.services import hosts, jobs, takes
+from generation.services import adapters, hosts, jobs, takes
 from generation.switch_run import SwitchRun
 from registry.downloads import DownloadFailed
 from registry.events import EngineChanged, send
@@ -70,6 +71,7 @@ class Dispatcher:
         self._holds_jobs = asyncio.Event()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._proofs = IdleProofs(self._pool, self._stopping)
         self._last_error = ""
         self._last_state = ""
         self._began = False
@@ -105,8 +107,8 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Work until stopped. With `only_job` or `only_switch`, until that has ended."""
-        await _db(self._announce)()
-        await _db(switches.recover_switches)(is_alive=hosts.is_alive)
+        await in_database(self._announce)()
+        await in_database(switches.recover_switches)(is_alive=hosts.is_alive)
         loops = [asyncio.create_task(self._keep_beating())]
         if self.only_job is None:
             loops.append(asyncio.create_task(self._carry_out_switches()))
@@ -122,7 +124,7 @@ class Dispatcher:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self._pool.end_all()
-            await _db(self._sign_off)()
+            await in_database(self._sign_off)()
             await send(EngineChanged())
 
     async def _carry_out_jobs(self) -> None:
@@ -132,17 +134,19 @@ class Dispatcher:
             try:
                 if time.monotonic() - recovered_at > RECOVER_EVERY:
                     recovered_at = time.monotonic()
-                    await _db(self._recover)()
+                    await in_database(self._recover)()
                 if not self._holds_jobs.is_set():
                     # From the look at the switch's hold to the end of the job nobody may count us as idle.
                     self._no_job.clear()
-                    job = await _db(jobs.claim_next_job)(
+                    job = await in_database(jobs.claim_next_job)(
                         self.host,
                         only_job=self.only_job,
                         loaded=[runner.model_id for runner in self._pool.living()],
                     )
                     if job is not None:
                         await self._carry_out(job)
+                        continue
+                    if await self._prove_something():
                         continue
                     self._no_job.set()
                     if self.only_job is not None and not await self._is_unfinished(self.only_job):
@@ -165,14 +169,21 @@ class Dispatcher:
             self._busy_until = time.monotonic()
             await self._tell()
 
+    async def _prove_something(self) -> bool:
+        """Adapters that were imported are proven when nothing else wants the engine; a job then waits for one at most."""
+        if not self._serves_all or self._switch is not None:
+            return False
+        idle_seconds = time.monotonic() - self._busy_until
+        return await self._proofs.prove_next(idle_seconds=idle_seconds)
+
     async def _is_unfinished(self, job_id: int) -> bool:
-        return bool(await _db(Job.objects.filter(pk=job_id).unfinished().exists)())
+        return bool(await in_database(Job.objects.filter(pk=job_id).unfinished().exists)())
 
     async def _carry_out_switches(self) -> None:
         """Beside the jobs: a download may take an hour, in which music is made."""
         while not self._stopping.is_set():
             try:
-                switch = await _db(switches.claim_switch)(self.host)
+                switch = await in_database(switches.claim_switch)(self.host)
                 if switch is not None:
                     await self._carry_out_switch(switch)
                     continue
@@ -203,7 +214,9 @@ class Dispatcher:
 
     async def _wait_for_switch(self) -> None:
         while not self._stopping.is_set():
-            switch = await _db(ModelSwitch.objects.filter(pk=self.only_switch or 0, open_slot=True).exists)()
+            switch = await in_database(
+                ModelSwitch.objects.filter(pk=self.only_switch or 0, open_slot=True).exists
+            )()
             if not switch:
                 return
             await self._rest()
@@ -223,7 +236,7 @@ class Dispatcher:
         """Load the active model when nothing else is going on, and again should its runner die."""
         refused: str | None = None
         while not self._stopping.is_set():
-            model = await _db(ModelConfig.objects.filter(is_active=True).first)()
+            model = await in_database(ModelConfig.objects.filter(is_active=True).first)()
             idle = self._job is None and self._switch is None
             rested = self._pool.is_resting
             if (
@@ -280,7 +293,7 @@ class Dispatcher:
         return "none" if self._began or self._last_error else "starting"
 
     async def _tell(self) -> None:
-        await _db(self._beat)()
+        await in_database(self._beat)()
         await send(EngineChanged())
 
     async def _keep_beating(self) -> None:
@@ -288,7 +301,7 @@ class Dispatcher:
             try:
                 await self._keep_house()
                 state = self._state
-                await _db(self._beat)()
+                await in_database(self._beat)()
                 if state != self._last_state or state == "loading":
                     await send(EngineChanged())
                 self._last_state = state
@@ -300,12 +313,14 @@ class Dispatcher:
         """End what nobody used for a while, and everything idle when somebody asks for the memory."""
         if self._switch is not None:
             return
-        if await _db(hosts.take_free_memory_request)(self.host):
+        if await in_database(hosts.take_free_memory_request)(self.host):
             await self._pool.free_memory()
             await self._tell()
             return
         minutes = settings.STUDIO.keep_alive_minutes
-        active = await _db(ModelConfig.objects.filter(is_active=True).values_list("pk", flat=True).first)()
+        active = await in_database(
+            ModelConfig.objects.filter(is_active=True).values_list("pk", flat=True).first
+        )()
         if await self._pool.end_idle(for_seconds=60 * minutes, keep=active):
             await self._tell()
         if self._state == "ready" and time.monotonic() - self._busy_until > SPARE_AFTER:
@@ -326,6 +341,7 @@ class Dispatcher:
         # Another host may have taken our row away; that we live we know better.
         switches.recover_switches(is_alive=lambda name: name == self.host or hosts.is_alive(name))
         takes.purge_deleted_takes()
+        adapters.remove_deleted_weights()
 
     def _beat(self) -> None:
         living = self._pool.living()
@@ -368,8 +384,3 @@ class Dispatcher:
             for leftover in self._scratch.glob("*"):
                 leftover.unlink()
             self._scratch.rmdir()
-
-
-def _db(function: Any) -> Any:
-    """The function in a thread that may use the database. Any thread will do: every call is a transaction of its own."""
-    return database_sync_to_async(function, thread_sensitive=False)

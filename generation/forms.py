@@ -7,8 +7,11 @@ from typing import Any
 
 from django import forms
 
-from generation.services import submission
-from generation.services.submission import GenerationRefused, GenerationRequest, Range
+from generation.services import parameters
+from generation.services.job_adapters import AdapterWish
+from generation.services.parameters import Range
+from generation.services.refusals import GenerationRefused
+from generation.services.submission import GenerationRequest
 
 # Numbers as people type them. Python's own parser also takes "1_000" and Arabic digits. What is a number but not
 # a finite one passes, so that the service refuses it in the words that API and command use.
@@ -59,17 +62,47 @@ def _number_field(allowed: Range) -> NumberField:
     )
 
 
+class AdaptersWidget(forms.Widget):
+    """Reads `adapter`, once for each chosen id, and `strength-ID` beside it. The studio's template draws the group."""
+
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> list[tuple[str, str]]:
+        """Id and strength of each chosen adapter, as text. An empty id stands for none."""
+        chosen = data.getlist("adapter") if hasattr(data, "getlist") else []
+        return [(text, data.get(f"strength-{text}", "")) for text in chosen if text.strip()]
+
+    def value_omitted_from_data(self, data: Any, files: Any, name: str) -> bool:
+        """Never: a form without any is one with none."""
+        return False
+
+
+class AdaptersField(forms.Field):
+    """The chosen adapters, each with its strength; an empty strength is the adapter's own."""
+
+    widget = AdaptersWidget
+
+    def to_python(self, value: Any) -> tuple[AdapterWish, ...]:
+        """What is asked for. Raises ValidationError for what is no number."""
+        strength = _number_field(parameters.STRENGTH)
+        wishes = []
+        for text, wanted in value or ():
+            if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
+                raise forms.ValidationError("Choose the adapters from the list.")
+            wishes.append(AdapterWish(int(text), strength.to_python(wanted)))
+        return tuple(wishes)
+
+
 class GenerationForm(forms.Form):
     """Fields of the studio. An empty number means the default, an empty seed a new one."""
 
     prompt = PromptField(required=False)
     duration_seconds = NumberField(label="Duration", sentence="Write the duration as a number of seconds.")
-    seed = _number_field(submission.SEED)
-    guidance_scale = _number_field(submission.GUIDANCE_SCALE)
-    temperature = _number_field(submission.TEMPERATURE)
-    top_k = _number_field(submission.TOP_K)
-    top_p = _number_field(submission.TOP_P)
+    seed = _number_field(parameters.SEED)
+    guidance_scale = _number_field(parameters.GUIDANCE_SCALE)
+    temperature = _number_field(parameters.TEMPERATURE)
+    top_k = _number_field(parameters.TOP_K)
+    top_p = _number_field(parameters.TOP_P)
     variations = NumberField(label="Variations", whole=True, sentence="Variations must be a whole number.")
+    adapters = AdaptersField(required=False)
 
     def as_request(self) -> GenerationRequest:
         """What the person asks for. Only after `is_valid()`."""

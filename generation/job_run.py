@@ -6,6 +6,7 @@ It talks to the rows through services and to a runner through the pool; what com
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import secrets
@@ -15,16 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from channels.db import database_sync_to_async
-
+from adapters.models import Adapter
+from adapters.services.proofs import FILE_CODES
 from generation import installation
+from generation.database import in_database
 from generation.engine import protocol
 from generation.engine.frames import frames_for
 from generation.events import JobProgressed
-from generation.models import Job, JobStatus
+from generation.models import Job, JobAdapter, JobStatus
+from generation.proof_run import NotProven, prove, require_proofs
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, Runner, RunnerDied
 from generation.services import jobs, takes
+from generation.services.job_adapters import AdapterGone, adapters_of, use_of
 from generation.services.speed import seconds_per_audio_second
 from registry.downloads import DownloadCancelled, DownloadFailed
 from registry.events import send
@@ -72,6 +76,7 @@ class JobRun:
     _runner: Runner | None = None
     # Requests are told apart by a nonce: a runner may still speak of an attempt we gave up.
     _request: str = ""
+    _adapters: list[tuple[JobAdapter, Adapter]] = field(default_factory=list)
 
     async def carry_out(self) -> None:
         """Render every variation that has no take yet and end the job."""
@@ -84,17 +89,24 @@ class JobRun:
             )
         except (JobCancelled, DownloadCancelled):
             if self.stopping.is_set() and not self.cancelled.is_set():
-                await _db(jobs.hand_back)(job, self.host, counts_as_attempt=False)
+                await in_database(jobs.hand_back)(job, self.host, counts_as_attempt=False)
             else:
                 await self._end(JobStatus.CANCELLED, "Cancelled.", frames_done=job.frames_done)
+        except AdapterGone as problem:
+            await self._end(
+                JobStatus.CANCELLED,
+                f"Cancelled: {problem}",
+                error_code="ADAPTER_DELETED",
+                error_message=str(problem),
+            )
         except JobLost:
             logger.warning("job %s is no longer ours, its result is dropped", job.pk)
-        except (LoadRefused, RequestRefused, DownloadFailed) as problem:
+        except (LoadRefused, RequestRefused, NotProven, DownloadFailed) as problem:
             await self._fail(problem.error_code, str(problem), problem.detail)
         except RunnerDied as problem:
             logger.warning("the runner died during job %s: %s\n%s", job.pk, problem, problem.detail)
-            await _db(self._note_death)(problem)
-            await _db(jobs.hand_back)(job, self.host, counts_as_attempt=True)
+            await in_database(self._note_death)(problem)
+            await in_database(jobs.hand_back)(job, self.host, counts_as_attempt=True)
         except OSError as problem:
             message = (
                 "The disk is full. Free some space in the studio's folder and try again."
@@ -114,7 +126,7 @@ class JobRun:
     async def look(self) -> None:
         """Store progress and renew the lease now; notice a cancel."""
         job = self.job
-        wanted = await _db(jobs.write_progress)(job, self.host)
+        wanted = await in_database(jobs.write_progress)(job, self.host)
         if wanted is None:
             self.lost.set()
         elif wanted:
@@ -154,7 +166,7 @@ class JobRun:
 
     async def _end(self, status: JobStatus, announcement: str, **fields: Any) -> None:
         # A short job may end between two looks: its last figures are written with its end.
-        await _db(jobs.end_job)(
+        await in_database(jobs.end_job)(
             self.job,
             status,
             host=self.host,
@@ -178,8 +190,9 @@ class JobRun:
 
     async def _render_all(self) -> None:
         job = self.job
-        done = await _db(lambda: set(job.takes.values_list("variation", flat=True)))()
-        rate = await _db(seconds_per_audio_second)(job.model_id)
+        done = await in_database(lambda: set(job.takes.values_list("variation", flat=True)))()
+        self._adapters = await in_database(adapters_of)(job)
+        rate = await in_database(seconds_per_audio_second)(job.model_id)
         job.seconds_per_frame = rate / job.model.tokens_per_second if rate else None
         job.frames_total = job.variations * frames_for(job.duration_seconds, job.model.tokens_per_second)
         await installation.fetch(job.model, on_bytes=self._note_bytes, stop=self._stop_fetching)
@@ -189,6 +202,7 @@ class JobRun:
             per_take = frames_for(job.duration_seconds, runner.loaded.frame_rate)
             job.frames_total = per_take * job.variations
             finished = len(done)
+            await self._prove_adapters(runner)
             for variation, seed in enumerate(job.seeds):
                 if variation in done:
                     continue
@@ -200,11 +214,27 @@ class JobRun:
             runner.is_busy = False
             runner.last_used = time.monotonic()
 
+    async def _prove_adapters(self, runner: Runner) -> None:
+        """What was never proven on this model is proven before it is used."""
+        if not self._adapters:
+            return
+        self.job.stage, self.job.stage_fraction = "proving", None
+        await require_proofs(runner, self.job.model, [adapter for _, adapter in self._adapters])
+        if self.cancelled.is_set():
+            raise JobCancelled
+
+    async def _note_broken(self, runner: Runner, failure: protocol.RequestFailed) -> None:
+        """A file that is gone or changed since its proof: find out which, so that its row says it."""
+        if failure.error_code in FILE_CODES:
+            for _, adapter in self._adapters:
+                with contextlib.suppress(NotProven):
+                    await prove(runner, self.job.model, adapter)
+
     async def _remember_memory(self, runner: Runner) -> None:
         """A long take needs more than a load: what fits is told from the most that a model ever took."""
         assert runner.loaded is not None
         if runner.loaded.device == "cpu" and (peak := runner.peak_bytes()):
-            await _db(switches.note_measured_memory)(self.job.model, "cpu", peak)
+            await in_database(switches.note_measured_memory)(self.job.model, "cpu", peak)
 
     def _note_bytes(self, done: int, total: int) -> None:
         self.job.stage, self.job.stage_fraction = "downloading", done / total if total else None
@@ -245,6 +275,7 @@ class JobRun:
             top_k=job.top_k,
             top_p=job.top_p,
             output=str(output),
+            adapters=[use_of(adapter, used.strength) for used, adapter in self._adapters],
         )
         began = time.monotonic()
         first_frame: tuple[float, int] | None = None
@@ -257,6 +288,7 @@ class JobRun:
                     job.frames_done = before + event.frames_done
                     first_frame = _learn_speed(job, event, first_frame)
                 elif isinstance(event, protocol.RequestFailed):
+                    await self._note_broken(runner, event)
                     raise RequestRefused(event)
                 else:
                     finished = event
@@ -292,6 +324,7 @@ class JobRun:
             seed=seed,
             is_partial=finished.cancelled,
             frames=finished.frames,
+            adapters=[used for used, _ in self._adapters],
             engine_facts={
                 "revision": runner.revision,
                 "device": runner.loaded.device,
@@ -299,7 +332,7 @@ class JobRun:
                 "versions": runner.versions,
             },
         )
-        take = await _db(takes.save_take)(
+        take = await in_database(takes.save_take)(
             self.job,
             host=self.host,
             variation=variation,
@@ -326,7 +359,3 @@ def _learn_speed(
     if seconds >= 1 and frames > 0:
         job.seconds_per_frame = seconds / frames
     return first
-
-
-def _db(function: Any) -> Any:
-    return database_sync_to_async(function, thread_sensitive=False)

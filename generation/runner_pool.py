@@ -15,12 +15,14 @@ from typing import Final
 
 from django.conf import settings
 
+from generation.database import in_database
 from generation.installation import installed_folder
 from generation.runners import Runner, RunnerDied
 from registry.downloads import DownloadFailed
 from registry.fit import needed_bytes
 from registry.hardware import GB, Hardware, read_hardware
 from registry.models import ModelConfig
+from registry.services import note_architecture
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +112,8 @@ class RunnerPool:
                 dtype=settings.STUDIO.dtype,
                 on_progress=on_progress,
             )
+            # What the checkpoint itself says decides which adapters fit.
+            await in_database(note_architecture)(model, folder)
         except BaseException:
             await runner.end()
             raise

@@ -163,22 +163,35 @@ class Runner:
                 event = await self._next()
                 if isinstance(event, protocol.RequestProgress) and event.request == command.request:
                     yield event
-                elif (end := self._end_of(command, event)) is not None:
+                    continue
+                end = self._end_of(command, event)
+                if isinstance(end, protocol.RequestFinished | protocol.RequestFailed):
                     break
-                else:
-                    # What is left of a request that we have stopped waiting for.
-                    logger.debug("runner said %s out of turn", event)
+                # What is left of a request that we have stopped waiting for.
+                logger.debug("runner said %s out of turn", event)
         if isinstance(end, protocol.RequestFinished) and end.frames:
             self.is_proven = True
         # After the turn has ended: who stops listening at the last event must not keep others waiting.
         yield end
 
+    async def prove(self, command: protocol.Prove) -> protocol.Proved | protocol.RequestFailed:
+        """Measure what an adapter does to the loaded model. Waits its turn like a request. Raises RunnerDied."""
+        async with self._turn:
+            await self.send(command)
+            while True:
+                event = await self._next()
+                end = self._end_of(command, event)
+                if isinstance(end, protocol.Proved | protocol.RequestFailed):
+                    self.last_used = time.monotonic()
+                    return end
+                logger.debug("runner said %s out of turn", event)
+
     @staticmethod
     def _end_of(
-        command: protocol.Generate, event: protocol.Event
-    ) -> protocol.RequestFinished | protocol.RequestFailed | None:
+        command: protocol.Generate | protocol.Prove, event: protocol.Event
+    ) -> protocol.RequestFinished | protocol.Proved | protocol.RequestFailed | None:
         """The event as the end of that request; None when it is something else."""
-        if isinstance(event, protocol.RequestFinished | protocol.RequestFailed):
+        if isinstance(event, protocol.RequestFinished | protocol.Proved | protocol.RequestFailed):
             return event if event.request == command.request else None
         if isinstance(event, protocol.Refused):
             return protocol.RequestFailed(

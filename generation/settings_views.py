@@ -10,8 +10,10 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from adapters.models import Adapter
 from gated_configs.wording import gigabytes
 from generation import partials, settings_page
 from generation.services import hosts, models
@@ -66,8 +68,16 @@ def switch_plan(request: HttpRequest, model_id: str) -> HttpResponse:
     if not model.is_playable:
         return _say(request, str(ModelNotPlayable(model)), status=400)
     plan = settings_page.switch_plan(model, is_reload=request.GET.get("reload") == "1")
+    use = _adapter_to_use(request.GET.get("use", ""))
     template = "registry/_switch_plan.html" if _is_htmx(request) else "registry/switch_plan_page.html"
-    return render(request, template, {"plan": plan})
+    return render(request, template, {"plan": plan, "use": use})
+
+
+def _adapter_to_use(text: str) -> Adapter | None:
+    """The adapter that the switch is for, when it is made for one."""
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        return None
+    return Adapter.objects.filter(pk=int(text)).first()
 
 
 @require_POST
@@ -85,6 +95,9 @@ def switch_start(request: HttpRequest) -> HttpResponse:
     if answer.switch is None:
         return _say(request, answer.sentence, status=200)
     if not _is_htmx(request):
+        use = _adapter_to_use(request.POST.get("use", ""))
+        if use is not None:
+            return redirect(f"{reverse('generation:studio')}?draft&adapter={use.pk}")
         return redirect("generation:settings")
     return render(request, "registry/_switch_status.html", {"switch_card": switch_card(answer.switch)})
 

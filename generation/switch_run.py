@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from channels.db import database_sync_to_async
-
 from generation import installation
+from generation.database import in_database
 from generation.engine import protocol
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, Runner, RunnerDied
@@ -191,12 +190,12 @@ class SwitchRun:
             output.unlink(missing_ok=True)
 
     async def _complete(self, runner: Runner) -> None:
-        if not await _db(switches.complete_switch)(self.switch, host=self.host):
+        if not await in_database(switches.complete_switch)(self.switch, host=self.host):
             raise SwitchLost
 
     async def _remember_memory(self, runner: Runner) -> None:
         if runner.loaded is not None and runner.loaded.device == "cpu" and (peak := runner.peak_bytes()):
-            await _db(switches.note_measured_memory)(self.switch.model, "cpu", peak)
+            await in_database(switches.note_measured_memory)(self.switch.model, "cpu", peak)
 
     # How it ends badly.
 
@@ -208,7 +207,7 @@ class SwitchRun:
         await self._end(SwitchStage.FAILED, code, f"{message} {self._what_stays()}", detail)
 
     async def _end(self, stage: SwitchStage, code: str, message: str, detail: str = "") -> None:
-        ended = await _db(switches.enter_stage)(
+        ended = await in_database(switches.enter_stage)(
             self.switch, stage, host=self.host, error_code=code, message=message, error_detail=detail[-4000:]
         )
         if not ended:
@@ -241,7 +240,7 @@ class SwitchRun:
         self.switch.fraction = fraction if stage == "reading weights" else None
 
     async def _enter(self, stage: SwitchStage) -> None:
-        if not await _db(switches.enter_stage)(self.switch, stage, host=self.host):
+        if not await in_database(switches.enter_stage)(self.switch, stage, host=self.host):
             raise SwitchLost
 
     async def _may_go_on(self) -> bool:
@@ -252,7 +251,7 @@ class SwitchRun:
 
     async def look(self) -> None:
         """Store progress and renew the lease now; notice a cancel."""
-        wanted = await _db(switches.write_switch_progress)(self.switch, self.host)
+        wanted = await in_database(switches.write_switch_progress)(self.switch, self.host)
         if wanted is None and self.switch.is_open:
             self._lost = True
             self._stop.set()
@@ -268,7 +267,3 @@ class SwitchRun:
             except Exception:  # the database may be away for a moment; the lease is longer than that
                 logger.exception("progress of switch %s could not be stored", self.switch.pk)
             await asyncio.sleep(PROGRESS_EVERY)
-
-
-def _db(function: Any) -> Any:
-    return database_sync_to_async(function, thread_sensitive=False)

@@ -2,13 +2,22 @@
 
 from django.urls import path
 
-from generation import settings_views, views
+from generation import adapter_import_views, adapter_views, settings_views, views
 
 app_name = "generation"
 
 urlpatterns = [
     path("", views.studio, name="studio"),
     path("library/", views.library, name="library"),
+    path("adapters/", adapter_views.adapters_list, name="adapters"),
+    path("adapters/import/", adapter_import_views.adapter_import, name="adapter-import"),
+    path("adapters/<int:pk>/", adapter_views.adapter_detail, name="adapter"),
+    path("adapters/<int:pk>/edit/", adapter_views.adapter_edit, name="adapter-edit"),
+    path("adapters/<int:pk>/delete/", adapter_views.adapter_delete, name="adapter-delete"),
+    path("adapters/<int:pk>/switch/", adapter_views.adapter_switch, name="adapter-switch"),
+    path("adapters/<int:pk>/try/", adapter_views.adapter_try, name="adapter-try"),
+    path("adapters/<int:pk>/try/<int:trial_pk>/", adapter_views.adapter_trial, name="adapter-trial"),
+    path("trials/<int:pk>/cancel/", adapter_views.trial_cancel, name="trial-cancel"),
     path("settings/", settings_views.settings_view, name="settings"),
     path("settings/switch/", settings_views.switch_start, name="switch-start"),
     path("settings/switch/cancel/", settings_views.switch_cancel, name="switch-cancel"),

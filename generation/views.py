@@ -6,28 +6,33 @@ A view reads the form, calls one service, and answers with a page or the partial
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from adapters.models import Adapter
 from gated_configs.wording import plain_number
-from generation import cards, partials
+from generation import cards, partials, settings_page
+from generation.adapter_choices import adapter_choices, choices_context, chosen_in, chosen_of_take
 from generation.forms import GenerationForm
 from generation.model_limits import limits_context
 from generation.models import Job, Take
-from generation.services import jobs, submission, takes
-from generation.services.submission import GenerationRefused
+from generation.services import jobs, parameters, submission, takes
+from generation.services.refusals import GenerationRefused
 from registry.models import ModelConfig
 from registry.services import NoActiveModel, get_active_model
 
 TAKES_PER_PAGE = 25
 MAX_QUERY_CHARACTERS = 200
+#: Session key of the form that waits for a switch, of somebody without scripts.
+DRAFT = "studio_draft"
 
 
 def _get_job_for_user(request: HttpRequest, pk: int) -> Job:
@@ -65,6 +70,7 @@ def _submit(request: HttpRequest) -> HttpResponse:
     status = 200 if job is not None else 400
     if not _is_htmx(request):
         if job is not None:
+            request.session.pop(DRAFT, None)
             return redirect("generation:studio")
         return render(request, "generation/studio.html", _studio_context(request, form), status=status)
     context = _form_context(request, form)
@@ -79,16 +85,21 @@ def _submit(request: HttpRequest) -> HttpResponse:
 def _studio_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
     return {
         **_form_context(request, form),
+        "switch_card": settings_page.shown_switch(),
         "cards": cards.board(request.user),
         "takes": cards.recent_takes(request.user),
     }
 
 
 def _form_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
+    chosen = chosen_in(form.data) if form.is_bound else form.initial.get("adapters", {})
+    missing = form.initial.get("missing_adapters", ())
+    choices = adapter_choices(chosen, errors=list(map(str, form["adapters"].errors)), missing=missing)
     last = Job.objects.for_user(request.user).order_by("-id").first()
     return {
         "form": form,
         **limits_context(),
+        **choices_context(request.user, choices),
         "examples": cards.EXAMPLES,
         "last_seed": last.seed if last else None,
         "max_variations": settings.STUDIO.max_variations,
@@ -106,22 +117,35 @@ def _initial_values(request: HttpRequest) -> dict[str, Any]:
         "prompt": "",
         "duration_seconds": recommended,
         "seed": "",
-        "guidance_scale": plain_number(submission.GUIDANCE_SCALE.default),
-        "temperature": plain_number(submission.TEMPERATURE.default),
-        "top_k": plain_number(submission.TOP_K.default),
-        "top_p": plain_number(submission.TOP_P.default),
+        "guidance_scale": plain_number(parameters.GUIDANCE_SCALE.default),
+        "temperature": plain_number(parameters.TEMPERATURE.default),
+        "top_k": plain_number(parameters.TOP_K.default),
+        "top_p": plain_number(parameters.TOP_P.default),
         "variations": "1",
     }
-    take_id = request.GET.get("take", "")
-    take = None
-    if take_id.isascii() and take_id.isdigit() and len(take_id) < 19:
-        take = Take.objects.for_user(request.user).filter(pk=int(take_id)).first()
+    take = _named_take(request)
     if take is not None:
         for name in ("duration_seconds", "guidance_scale", "temperature", "top_k", "top_p"):
             if name in take.recipe:
                 values[name] = plain_number(float(take.recipe[name]))
         values |= {"prompt": take.prompt, "seed": str(take.seed)}
+        values["adapters"], values["missing_adapters"] = chosen_of_take(take)
+    draft = request.session.get(DRAFT) if "draft" in request.GET else None
+    if draft is not None:
+        values |= QueryDict(draft).dict() | {"adapters": chosen_in(QueryDict(draft))}
+    values["adapters"] = {**values.get("adapters", {}), **chosen_in(request.GET)}
     return values
+
+
+def _named_take(request: HttpRequest) -> Take | None:
+    """The take whose settings `?take=` asks for."""
+    take_id = _as_id(request.GET.get("take", ""))
+    return Take.objects.for_user(request.user).filter(pk=take_id).first() if take_id is not None else None
+
+
+def _as_id(text: str) -> int | None:
+    """The number of a row, as an address names it; None for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _queue_out_of_band(request: HttpRequest) -> str:
@@ -183,20 +207,35 @@ def library(request: HttpRequest) -> HttpResponse:
     query = request.GET.get("q", "").replace("\0", "")[:MAX_QUERY_CHARACTERS]
     model_filter = request.GET.get("model", "").replace("\0", "")[:80]
     favourites_only = request.GET.get("favourites", "") in {"1", "on", "true"}
-    found = Take.objects.for_user(request.user).kept().matching(query)
+    adapter_filter = _as_id(request.GET.get("adapter", ""))
+    mine = Take.objects.for_user(request.user).kept()
+    found = mine.matching(query)
     if model_filter:
         found = found.filter(model_id=model_filter)
     if favourites_only:
         found = found.filter(is_favourite=True)
+    if adapter_filter is not None:
+        found = found.made_with(adapter_filter)
     page = Paginator(found.order_by("-id"), TAKES_PER_PAGE).get_page(request.GET.get("page"))
-    used = Take.objects.for_user(request.user).kept().order_by().values_list("model_id", flat=True).distinct()
+    filters = {
+        "q": query,
+        "model": model_filter,
+        "adapter": adapter_filter,
+        "favourites": "1" if favourites_only else "",
+    }
+    set_filters = {name: value for name, value in filters.items() if value}
     context = {
         "takes": page.object_list,
         "page_obj": page,
         "query": query,
         "model_filter": model_filter,
-        "models": list(ModelConfig.objects.filter(pk__in=list(used)).values_list("id", "display_name")),
+        "models": list(
+            ModelConfig.objects.filter(pk__in=mine.values("model")).values_list("id", "display_name")
+        ),
         "favourites_only": favourites_only,
+        "adapter_filter": adapter_filter,
+        "adapters": list(Adapter.objects.filter(pk__in=mine.values("job__adapters__adapter"))),
+        "filters_query": f"{urlencode(set_filters)}&" if set_filters else "",
         "total": page.paginator.count,
     }
     partial = _is_htmx(request) and request.headers.get("HX-Target") == "library-results"

@@ -6,12 +6,34 @@ Django reads a body to its end before a view sees it, so the bound must stand in
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from typing import Any, Final
 
-#: Forms and API bodies are a few kB. Uploads, once there are any, get a bound of their own.
+from django.conf import settings
+
+from gated_configs.wording import gigabytes
+
+#: Forms and API bodies are a few kB.
 MAX_BODY_BYTES: Final = 1024 * 1024
 
+#: Where an adapter's zip may be posted to: the API, the page and the admin.
+UPLOAD_PATHS: Final = frozenset({"/api/adapters", "/adapters/import/", "/admin/adapters/adapter/add/"})
+
+#: An upload lies on the disk as its request, as the form's file and unpacked, for a moment all at once.
+_COPIES: Final = 3
+
 _SENTENCE: Final = f"The request is larger than {MAX_BODY_BYTES // 1024} kB. Send less."
+_NO_LENGTH: Final = (
+    "An upload must say how long it is, in Content-Length. Send the file whole and not as a stream."
+)
+
+
+def body_limit(method: str, path: str) -> int:
+    """Bytes that the body of such a request may have: an upload's fields count beside its file."""
+    if method == "POST" and path in UPLOAD_PATHS:
+        return int(settings.STUDIO.max_adapter_bytes) + MAX_BODY_BYTES
+    return MAX_BODY_BYTES
 
 
 class BoundedBodies:
@@ -24,10 +46,13 @@ class BoundedBodies:
         """Pass the request on, counting what arrives."""
         if scope["type"] != "http":
             return await self.application(scope, receive, send)
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > MAX_BODY_BYTES:
-            return await _refuse(send)
-        # A body without a length is taken in here, up to the bound: Django must not begin with half a request.
+        limit = body_limit(scope["method"], scope["path"])
+        announced = dict(scope["headers"]).get(b"content-length")
+        if announced is not None and (not announced.isdigit() or int(announced) > limit):
+            return await _refuse(send, 413, _too_large(limit))
+        if announced is not None and int(announced) > MAX_BODY_BYTES:
+            return await self._pass_on(scope, receive, send, int(announced))
+        # What is small, or has no length, is taken in here: Django must not begin with half a request.
         messages: list[dict[str, Any]] = []
         received = 0
         while True:
@@ -35,7 +60,9 @@ class BoundedBodies:
             messages.append(message)
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                return await _refuse(send)
+                if limit > MAX_BODY_BYTES and announced is None:
+                    return await _refuse(send, 411, _NO_LENGTH, "LENGTH_REQUIRED")
+                return await _refuse(send, 413, _too_large(limit))
             if message["type"] != "http.request" or not message.get("more_body"):
                 break
         pending = iter(messages)
@@ -46,13 +73,58 @@ class BoundedBodies:
 
         return await self.application(scope, replay, send)
 
+    async def _pass_on(self, scope: dict[str, Any], receive: Any, send: Any, announced: int) -> Any:
+        """An upload goes on to Django's file a piece at a time: it is never whole in memory."""
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if free < _COPIES * announced:
+            return await _refuse(send, 507, _no_room(announced, free), "DISK_FULL")
+        received = 0
 
-async def _refuse(send: Any) -> None:
-    body = json.dumps({"error": _SENTENCE, "error_code": "REQUEST_TOO_LARGE"}).encode()
+        async def counted() -> Any:
+            nonlocal received
+            if received > announced:
+                return {"type": "http.disconnect"}
+            message = await receive()
+            received += len(message.get("body", b""))
+            # A server that passes on more than was announced is cut off; Django gives such a request up in silence.
+            return message if received <= announced else {"type": "http.disconnect"}
+
+        answer = await self.application(scope, counted, send)
+        if received > announced:
+            await _refuse(send, 413, _too_large(announced))
+        return answer
+
+
+def _too_large(limit: int) -> str:
+    if limit <= MAX_BODY_BYTES:
+        return _SENTENCE
+    return (
+        f"The upload is larger than {gigabytes(limit - MAX_BODY_BYTES)}, the limit for an adapter here."
+        " MUSICGEN_MAX_ADAPTER_MB sets it."
+    )
+
+
+def _no_room(announced: int, free: int) -> str:
+    return (
+        f"An upload of {gigabytes(announced)} needs {gigabytes(_COPIES * announced)} on the studio's disk, which has"
+        f" {gigabytes(free)} free. Free some space and try again."
+    )
+
+
+def refusal(status: int, sentence: str, error_code: str) -> list[dict[str, Any]]:
+    """The ASGI messages of an answer that ends the connection, in the one error shape."""
+    body = json.dumps({"error": sentence, "error_code": error_code}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return [
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body},
+    ]
+
+
+async def _refuse(send: Any, status: int, sentence: str, error_code: str = "REQUEST_TOO_LARGE") -> None:
+    for message in refusal(status, sentence, error_code):
+        await send(message)

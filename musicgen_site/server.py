@@ -9,12 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 # Importing daphne.server installs Twisted's asyncio reactor, so it must come before the reactor.
+import daphne.server
 from daphne.endpoints import build_endpoint_description_strings
 from daphne.server import Server
 from twisted.internet import defer, reactor
 from twisted.python.failure import Failure
 
 from generation.engine_worker import EngineWorker
+from musicgen_site.request_bodies import BODY, BodyOnDisk, BodyOnDiskFactory, with_bodies_from_disk
+
+# daphne 4.2.3 has no other way to choose the class of its requests.
+daphne.server.HTTPFactory = BodyOnDiskFactory
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +44,7 @@ class StudioServer(Server):
         self._listening: asyncio.Task[None] | None = None
         self.failure = ""
         super().__init__(
-            application,
+            with_bodies_from_disk(application),
             endpoints=build_endpoint_description_strings(host=host, port=port),
             # Streamed takes and slow uploads are bounded by their own limits, idle clients by this one.
             http_timeout=None,
@@ -47,6 +52,12 @@ class StudioServer(Server):
             server_name="MusicGen Studio",
             ready_callable=self._start_engine,
         )
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        """Start the application for a request or a socket; a request's body waits in its scope."""
+        if isinstance(protocol, BodyOnDisk):
+            scope[BODY] = protocol.body
+        return super().create_application(protocol, scope)
 
     def _start_engine(self) -> None:
         if self._worker is None:

@@ -28,7 +28,7 @@ class StudioSettings(BaseSettings):
 
     home: Path = Field(
         default=BASE_DIR / "var",
-        description="Folder of everything the studio writes: database, takes, caches.",
+        description="Folder of everything the studio writes: database, takes, adapters, caches.",
     )
     access: Access = Field(
         default="local",
@@ -73,6 +73,12 @@ class StudioSettings(BaseSettings):
     max_variations: int = Field(
         default=8, ge=1, le=100, description="Most variations one submission may ask for."
     )
+    max_adapter_mb: int = Field(
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Largest adapter that is taken in, in MB (10^6 bytes): the zip, and what it unpacks to.",
+    )
     debug: bool = Field(default=False, description="Show tracebacks in the browser. For development only.")
     database_url: str | None = Field(
         default=None,
@@ -107,6 +113,21 @@ class StudioSettings(BaseSettings):
     def takes_folder(self) -> Path:
         """Finished audio files. Created by whoever writes the first one."""
         return self.home / "takes"
+
+    @property
+    def adapters_folder(self) -> Path:
+        """Weights of adapters, each under its hash. Created by whoever imports the first one."""
+        return self.home / "adapters"
+
+    @property
+    def incoming_folder(self) -> Path:
+        """Uploads and imports on their way in; what an import leaves here after a crash is swept by a later one."""
+        return self.home / "incoming"
+
+    @property
+    def max_adapter_bytes(self) -> int:
+        """Largest adapter in bytes."""
+        return self.max_adapter_mb * 10**6
 
     @property
     def scratch_folder(self) -> Path:

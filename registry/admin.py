@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 else:
     _ModelAdmin = admin.ModelAdmin  # takes a type argument in the stubs only
 
+_BUILT = ("family", "hidden_size", "layers", "ffn_dim", "heads", "text_width")
+
 
 @admin.register(ModelConfig)
 class ModelConfigAdmin(_ModelAdmin):
@@ -47,12 +49,19 @@ class ModelConfigAdmin(_ModelAdmin):
             },
         ),
         ("Sound", {"fields": ("sample_rate", "channels", "codebooks", "tokens_per_second", "parameters")}),
+        (
+            "How it is built",
+            {
+                "fields": _BUILT,
+                "description": "Decides which adapters fit. Read from the checkpoint once it is installed.",
+            },
+        ),
         ("Use", {"fields": ("licence", "licence_url", "is_playable", "unplayable_reason", "is_active")}),
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: ModelConfig | None = None) -> tuple[str, ...]:
         """The id is the primary key: changing it would make a second model."""
-        return ("id", "is_active") if obj is not None else ("is_active",)
+        return ("id", "is_active", *_BUILT) if obj is not None else ("is_active", *_BUILT)
 
     def has_delete_permission(self, request: HttpRequest, obj: ModelConfig | None = None) -> bool:
         """Not the active model, nor one that a switch is on its way to."""

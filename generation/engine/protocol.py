@@ -20,6 +20,11 @@ GATED: Final = "GATED"
 # Error codes of `request.failed`.
 INVALID_REQUEST: Final = "INVALID_REQUEST"
 NON_FINITE: Final = "NON_FINITE"
+ADAPTER_NOT_FOUND: Final = "ADAPTER_NOT_FOUND"
+ADAPTER_BROKEN: Final = "ADAPTER_BROKEN"
+ADAPTER_MISMATCH: Final = "ADAPTER_MISMATCH"
+ADAPTER_UNSUPPORTED: Final = "ADAPTER_UNSUPPORTED"
+ADAPTER_NO_EFFECT: Final = "ADAPTER_NO_EFFECT"
 # Error codes of both.
 OUT_OF_MEMORY: Final = "OUT_OF_MEMORY"
 ENGINE_ERROR: Final = "ENGINE_ERROR"
@@ -77,6 +82,17 @@ class Load(_Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterUse:
+    """One adapter as a request wants it: which weights, how they were trained, and how strongly they act."""
+
+    path: str  # safetensors file
+    sha256: str  # of that file, in hex; another content is refused
+    config: str  # its adapter_config.json as text
+    strength: float = 1.0  # times its difference to the base; 0 is the base bit for bit
+    name: str = ""  # for people
+
+
+@dataclass(frozen=True, kw_only=True)
 class Generate(_Command):
     """Make one take and write it to `output` as a float32 WAV file."""
 
@@ -92,6 +108,17 @@ class Generate(_Command):
     top_k: int = 250  # 0 = off
     top_p: float = 0.0  # 0 or 1 = off
     greedy: bool = False
+    adapters: list[AdapterUse] = field(default_factory=list)  # exactly these; none is the base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prove(_Command):
+    """Measure on a fixed input what an adapter does to the loaded model; its strength in `adapter` is ignored."""
+
+    NAME = "prove"
+
+    request: str  # opaque id, comes back in the answer
+    adapter: AdapterUse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +230,24 @@ class RequestFinished(_Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proved(_Event):
+    """An adapter fits the loaded model and changes it. One that does not ends in `request.failed`."""
+
+    NAME = "proved"
+
+    request: str
+    tensors_expected: int  # of the adapter's file
+    tensors_matched: int  # of those, how many found their place
+    logit_change: float  # mean absolute change of the logits at strength 1
+    logit_change_at_zero: float  # the same at strength 0
+    logit_change_after: float  # the same after detaching
+    seconds: float
+    notes: list[str] = field(default_factory=list)  # sentences for people
+
+
+@dataclass(frozen=True, kw_only=True)
 class RequestFailed(_Event):
-    """A request ended without audio; the runner stays usable."""
+    """A request ended without audio or proof; the runner stays usable."""
 
     NAME = "request.failed"
 
@@ -223,7 +266,7 @@ class Refused(_Event):
     message: str
 
 
-Command = Load | Generate | Cancel | Unload
+Command = Load | Generate | Prove | Cancel | Unload
 Event = (
     Started
     | LoadProgress
@@ -231,6 +274,7 @@ Event = (
     | LoadFailed
     | RequestProgress
     | RequestFinished
+    | Proved
     | RequestFailed
     | Refused
 )
@@ -254,13 +298,18 @@ def decode_event(line: str | bytes) -> Event:
 # --- JSON ---
 
 _T = TypeVar("_T")
+#: Dataclasses that stand inside messages.
+_PARTS: Final = (StageSeconds, AdapterUse)
 
 
 def _plain(message: Any) -> dict[str, Any]:
-    values = {each.name: getattr(message, each.name) for each in fields(message)}
-    return {
-        name: _plain(value) if isinstance(value, StageSeconds) else value for name, value in values.items()
-    }
+    return {each.name: _plain_value(getattr(message, each.name)) for each in fields(message)}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain_value(each) for each in value]
+    return _plain(value) if isinstance(value, _PARTS) else value
 
 
 def _decode(kind: str, classes: dict[str, type[_Message]], line: str | bytes) -> Any:
@@ -310,9 +359,14 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if isinstance(value, dict) and all(isinstance(each, str) for each in value.values()):
             return value
-    elif hint is StageSeconds:
+    elif origin is list:
+        if isinstance(value, list):
+            (item,) = get_args(hint)
+            return [_checked(item, each, f"{where}[{place}]") for place, each in enumerate(value)]
+        hint = list
+    elif hint in _PARTS:
         if isinstance(value, dict):
-            return _build(StageSeconds, value, where=where)
+            return _build(hint, value, where=where)
     elif hint is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             try:
@@ -330,7 +384,13 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
 
 
 def _described(hint: Any) -> str:
-    names = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}
+    names = {
+        str: "text",
+        int: "a whole number",
+        float: "a finite number",
+        bool: "true or false",
+        list: "a list",
+    }
     return names.get(hint, "an object")
 
 

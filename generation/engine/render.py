@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from generation.engine.adapters.attach import Attachment
 from generation.engine.audio import decode_codes, write_wav
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.decode import CodesRequest, generate_codes
@@ -21,6 +22,7 @@ from generation.engine.prompt import encode_prompt
 from generation.engine.protocol import (
     ENGINE_ERROR,
     INVALID_REQUEST,
+    NON_FINITE,
     OUT_OF_MEMORY,
     Generate,
     RequestStage,
@@ -43,18 +45,27 @@ class Rendering:
 
 
 def render(
-    model: LoadedModel, request: Generate, *, on_stage: OnStage, should_stop: Callable[[], bool]
+    model: LoadedModel,
+    request: Generate,
+    *,
+    on_stage: OnStage,
+    should_stop: Callable[[], bool],
+    attachment: Attachment | None = None,
 ) -> Rendering:
     """Make the take that `request` asks for and write it to `request.output`.
 
+    `attachment` keeps what it read and attached for the next request; `model` itself is never changed.
     Stopped before or while frames are generated, it writes the complete ones; a stop after the last frame comes
     too late and changes nothing. Raises EngineError with a code of `request.failed` for everything that goes
     wrong.
     """
     _check(request)
     try:
-        return _render(model, request, on_stage, should_stop)
-    except EngineError:
+        adapted = (attachment or Attachment()).model_for(model, request.adapters)
+        return _render(adapted, request, on_stage, should_stop)
+    except EngineError as error:
+        if error.error_code == NON_FINITE and any(each.strength for each in request.adapters):
+            raise EngineError(NON_FINITE, _TOO_STRONG_MESSAGE, error.detail) from error
         raise
     except Exception as error:
         detail = f"{type(error).__name__}: {error}"
@@ -65,6 +76,9 @@ def render(
 
 _OUT_OF_MEMORY_MESSAGE = (
     "There was not enough memory for this take. Make it shorter, switch guidance off, or use a smaller model."
+)
+_TOO_STRONG_MESSAGE = (
+    "With these adapters the model's output stopped being a number. Use a lower strength, or fewer of them."
 )
 _ENGINE_ERROR_MESSAGE = "Generating failed inside the engine. The details say where; try again."
 
@@ -142,6 +156,11 @@ def _check(request: Generate) -> None:
         (not math.isfinite(request.temperature) or request.temperature <= 0, "temperature", "above 0"),
         (request.top_k < 0, "top_k", "0 (off) or more"),
         (not 0 <= request.top_p <= 1, "top_p", "between 0 and 1"),
+        (
+            any(not math.isfinite(each.strength) or each.strength < 0 for each in request.adapters),
+            "adapters",
+            "of a strength of 0 or more",
+        ),
         (output.suffix != ".wav" or not output.is_absolute(), "output", "an absolute path that ends in .wav"),
         (not output.parent.is_dir(), "output", "in a folder that exists"),
     ]

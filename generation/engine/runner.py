@@ -18,6 +18,8 @@ from typing import BinaryIO, NoReturn
 import torch
 import transformers
 
+from generation.engine.adapters.attach import Attachment
+from generation.engine.adapters.proof import prove
 from generation.engine.checkpoint import LoadedModel, device_name, load_checkpoint
 from generation.engine.errors import EngineError
 from generation.engine.memory import held_memory_bytes, release_all_unused_memory, release_unused_memory
@@ -33,6 +35,7 @@ from generation.engine.protocol import (
     LoadProgress,
     LoadStage,
     ProtocolError,
+    Prove,
     Refused,
     RequestFailed,
     RequestFinished,
@@ -47,7 +50,7 @@ from generation.engine.render import Rendering, render
 PROGRESS_INTERVAL_SECONDS = 0.1
 #: Below this a step is over before threads have been woken for it: the demo is two to three times as fast on one.
 PARAMETERS_WORTH_THREADS = 20_000_000
-LONGEST_LINE_BYTES = 1 << 20
+LONGEST_LINE_BYTES = 1 << 24  # a request carries the config of each of its adapters
 
 
 def main(commands: BinaryIO, events: BinaryIO) -> NoReturn:
@@ -73,17 +76,19 @@ class Runner:
         self._commands = commands
         self._events = events
         self._writing = threading.Lock()
-        self._work: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Load | Generate | Prove] = queue.SimpleQueue()
         self._pending: dict[str, threading.Event] = {}  # request id -> set when it is to stop
         self._guard = threading.Lock()  # of _pending and _load_seen
         self._load_seen = False
         self._model: LoadedModel | None = None
+        self._attachment = Attachment()
 
     def serve(self) -> int:
         """Work through commands in the order they came; returns the exit status once a load has failed."""
         versions = {"python": sys.version.split()[0]}
         versions |= {
-            name: version(name) for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+            name: version(name)
+            for name in ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
         }
         self._send(Started(pid=os.getpid(), versions=versions))
         threading.Thread(target=self._read, name="commands", daemon=True).start()
@@ -93,7 +98,7 @@ class Runner:
                 if not self._load(command):
                     return 1
             else:
-                self._generate(command)
+                self._answer(command)
 
     # --- the reading thread ---
 
@@ -131,7 +136,7 @@ class Runner:
                 if self._load_seen:
                     raise ProtocolError("this runner has its model; start another one for another model")
                 self._load_seen = True
-            elif isinstance(command, Generate):
+            else:
                 if command.request in self._pending:
                     raise ProtocolError(f"request {command.request!r} is waiting or running already")
                 self._pending[command.request] = threading.Event()
@@ -162,7 +167,7 @@ class Runner:
         self._send(_load_finished(self._model, time.perf_counter() - started))
         return True
 
-    def _generate(self, command: Generate) -> None:
+    def _answer(self, command: Generate | Prove) -> None:
         stop = self._pending[command.request]
         try:
             event = self._outcome(command, stop)
@@ -171,11 +176,32 @@ class Runner:
                 del self._pending[command.request]
         self._send(event)
 
-    def _outcome(self, command: Generate, stop: threading.Event) -> Event:
+    def _outcome(self, command: Generate | Prove, stop: threading.Event) -> Event:
         model = self._model
         if model is None:
             message = "No model is loaded. Send a load command first."
             return RequestFailed(request=command.request, error_code=INVALID_REQUEST, message=message)
+        try:
+            event = (
+                prove(model, command, self._attachment)
+                if isinstance(command, Prove)
+                else self._take_of(model, command, stop)
+            )
+        except EngineError as error:
+            event = RequestFailed(
+                request=command.request,
+                error_code=error.error_code,
+                message=error.message,
+                detail=error.detail,
+            )
+        # Outside the handler, where the exception no longer holds the tensors of the steps it came through.
+        if isinstance(event, RequestFailed):
+            release_all_unused_memory(model.device)
+        else:
+            release_unused_memory(model.device)
+        return event
+
+    def _take_of(self, model: LoadedModel, command: Generate, stop: threading.Event) -> Event:
         throttle = _Throttle()
 
         def report(stage: RequestStage, done: int, total: int) -> None:
@@ -186,21 +212,8 @@ class Runner:
                     )
                 )
 
-        try:
-            made = render(model, command, on_stage=report, should_stop=stop.is_set)
-        except EngineError as error:
-            failure = RequestFailed(
-                request=command.request,
-                error_code=error.error_code,
-                message=error.message,
-                detail=error.detail,
-            )
-        else:
-            release_unused_memory(model.device)
-            return _request_finished(command, model, made)
-        # Outside the handler, where the exception no longer holds the tensors of the steps it came through.
-        release_all_unused_memory(model.device)
-        return failure
+        made = render(model, command, on_stage=report, should_stop=stop.is_set, attachment=self._attachment)
+        return _request_finished(command, model, made)
 
     # --- the wire ---
 

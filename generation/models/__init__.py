@@ -1,7 +1,22 @@
-"""Rows of generation: jobs, the takes they made, and the engine hosts that carry them out."""
+"""Rows of generation: jobs and their adapters, the takes they made, trials, and the engine hosts that carry them out."""
 
 from generation.models.engine_host import EngineHost
 from generation.models.job import TRANSITIONS, Job, JobQuerySet, JobStatus
+from generation.models.job_adapter import JobAdapter, adapter_label
 from generation.models.take import Take, TakeQuerySet
+from generation.models.trial import TRIAL_STRENGTHS, AdapterTrial, AdapterTrialQuerySet
 
-__all__ = ["TRANSITIONS", "EngineHost", "Job", "JobQuerySet", "JobStatus", "Take", "TakeQuerySet"]
+__all__ = [
+    "TRANSITIONS",
+    "TRIAL_STRENGTHS",
+    "AdapterTrial",
+    "AdapterTrialQuerySet",
+    "EngineHost",
+    "Job",
+    "JobAdapter",
+    "JobQuerySet",
+    "JobStatus",
+    "Take",
+    "TakeQuerySet",
+    "adapter_label",
+]

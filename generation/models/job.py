@@ -43,6 +43,14 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
 class JobQuerySet(models.QuerySet["Job"]):
     """The queue and its parts."""
 
+    def complete(self) -> JobQuerySet:
+        """With everything that a job says of itself: its model and its adapters."""
+        return self.select_related("model").prefetch_related("adapters")
+
+    def using_adapter(self, adapter_id: int) -> JobQuerySet:
+        """Jobs that name that adapter, at whatever strength."""
+        return self.filter(adapters__adapter=adapter_id)
+
     def for_user(self, user: Any) -> JobQuerySet:
         """Jobs that this person may see: their own."""
         return self.filter(owner=user)
@@ -73,6 +81,10 @@ class Job(models.Model):
     top_k = models.PositiveIntegerField()
     top_p = models.FloatField()
     variations = models.PositiveSmallIntegerField(default=1)
+    # The comparison it is a part of, if any.
+    trial = models.ForeignKey(
+        "generation.AdapterTrial", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs"
+    )
 
     # Progress, written by the engine at most four times a second. Frames count over all variations.
     stage = models.CharField(max_length=20, blank=True)

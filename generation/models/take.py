@@ -13,7 +13,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from generation.models.job import Job
-from registry.models import ModelConfig
+from generation.models.job_adapter import adapter_label
+from registry.models import ModelConfig, whole_if_equal
 
 #: A deleted take can be brought back for this long; then its file goes.
 UNDO_WINDOW: Final = timedelta(hours=1)
@@ -37,6 +38,10 @@ class TakeQuerySet(models.QuerySet["Take"]):
     def expired(self) -> TakeQuerySet:
         """Deleted takes that can no longer be brought back."""
         return self.filter(deleted_at__lt=timezone.now() - UNDO_WINDOW)
+
+    def made_with(self, adapter_id: int) -> TakeQuerySet:
+        """Takes of jobs that used that adapter."""
+        return self.filter(job__adapters__adapter=adapter_id)
 
     def matching(self, query: str) -> TakeQuerySet:
         """Takes whose prompt or title holds every word of the query, in any order and case."""
@@ -71,6 +76,8 @@ class Take(models.Model):
     channels = models.PositiveSmallIntegerField()
     # Loudest sample of each of up to 200 equal parts, 0 to 100.
     peaks = models.JSONField(default=list)
+    # Root mean square against full scale, in decibels; null for silence and for takes of earlier releases.
+    rms_dbfs = models.FloatField(null=True, blank=True)
 
     # How fast it was made, and where: the record that remaining times are told from.
     render_seconds = models.FloatField(default=0)
@@ -111,6 +118,17 @@ class Take(models.Model):
         return str(self.recipe.get("model_name") or self.model_id)
 
     @property
+    def adapter_lines(self) -> list[str]:
+        """Each adapter it was made with and how strongly: "Jazz v1.0 0.8"."""
+        return [f"{label} {strength}" for label, strength in self._adapters()]
+
+    def _adapters(self) -> list[tuple[str, str]]:
+        return [
+            (adapter_label(str(used["name"]), str(used["version"])), str(whole_if_equal(used["strength"])))
+            for used in self.recipe.get("adapters", ())
+        ]
+
+    @property
     def licence(self) -> str:
         """Licence of the weights that made it."""
         return str(self.recipe.get("licence", ""))
@@ -138,12 +156,17 @@ class Take(models.Model):
     def recipe_line(self) -> str:
         """All parameters as the command that makes the take again, to be pasted."""
         recipe = self.recipe
-        prompt = str(recipe.get("prompt", self.prompt)).replace("\\", "\\\\").replace('"', '\\"')
-        for special in "$`":
-            prompt = prompt.replace(special, "\\" + special)
         return (
-            f'generate "{" ".join(prompt.split())}" --model {self.model_id}'
+            f"generate {_quoted(str(recipe.get('prompt', self.prompt)))} --model {self.model_id}"
             f" --duration {recipe.get('duration_seconds', self.duration_seconds):g} --seed {self.seed}"
             f" --guidance-scale {recipe.get('guidance_scale', 3):g} --temperature {recipe.get('temperature', 1):g}"
             f" --top-k {recipe.get('top_k', 250)} --top-p {recipe.get('top_p', 0):g}"
-        )
+        ) + "".join(f" --adapter {_quoted(f'{label}:{strength}')}" for label, strength in self._adapters())
+
+
+def _quoted(text: str) -> str:
+    """The text as one word of a shell, in double quotes."""
+    quoted = " ".join(text.split())
+    for special in '\\"$`':
+        quoted = quoted.replace(special, "\\" + special)
+    return f'"{quoted}"'

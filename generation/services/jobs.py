@@ -16,6 +16,7 @@ from django.utils import timezone
 from generation.events import BoardChanged, JobCancelRequested, JobSubmitted
 from generation.models import EngineHost, Job, JobStatus
 from generation.services.hosts import process_lives
+from generation.services.job_adapters import wishes_of
 from generation.services.submission import GenerationRequest, submit_job
 from registry.events import send_on_commit
 
@@ -56,7 +57,8 @@ def request_cancel(job: Job) -> bool:
 def retry_job(job: Job) -> Job | None:
     """Queue the same request again as a new job and put the old card away. None when it is not over yet.
 
-    Raises GenerationRefused when the request is no longer valid, for example after the model's limit changed.
+    Raises GenerationRefused when the request is no longer valid, for example after the model's limit changed or an
+    adapter was deleted.
     """
     if job.is_unfinished:
         return None
@@ -72,7 +74,9 @@ def retry_job(job: Job) -> Job | None:
             top_k=job.top_k,
             top_p=job.top_p,
             variations=job.variations,
+            adapters=wishes_of(job),
         ),
+        trial=job.trial,
     )
     dismiss_job(job)
     return again

@@ -5,18 +5,29 @@ Every refusal is a sentence that says what to do. A refused request leaves no ro
 
 from __future__ import annotations
 
-import math
 import secrets
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 
 from gated_configs.wording import plain_number
 from generation.events import BoardChanged, JobSubmitted
-from generation.models import Job
+from generation.models import AdapterTrial, Job
 from generation.models.job import MAX_SEED
+from generation.services.job_adapters import AdapterWish, ChosenAdapter, check_adapters, store_adapters
+from generation.services.parameters import (
+    GUIDANCE_SCALE,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+    Range,
+    check_number,
+    is_finite,
+)
+from generation.services.refusals import GenerationRefused, QueueFull, Refusal
 from registry.events import send_on_commit
 from registry.models import ModelConfig
 from registry.services import (
@@ -26,46 +37,6 @@ from registry.services import (
     get_active_model,
     get_model_config,
 )
-
-
-@dataclass(frozen=True)
-class Range:
-    """Allowed values of a parameter, ends included."""
-
-    label: str
-    minimum: float
-    maximum: float
-    default: float
-    whole: bool = False
-
-
-GUIDANCE_SCALE: Final = Range("Guidance", 1, 20, 3.0)
-TEMPERATURE: Final = Range("Temperature", 0.05, 5, 1.0)
-TOP_K: Final = Range("Top-k", 0, 2048, 250, whole=True)
-TOP_P: Final = Range("Top-p", 0, 1, 0.0)
-SEED: Final = Range("Seed", 0, MAX_SEED, 0, whole=True)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why one field was refused: a sentence, a code for scripts, and the figures it rests on."""
-
-    message: str
-    code: str
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-class GenerationRefused(ValueError):
-    """The request was not queued. `refusals` is by field, in the form's order; `str()` is the first sentence."""
-
-    def __init__(self, refusals: dict[str, Refusal]) -> None:
-        self.refusals = refusals
-        self.first = next(iter(refusals.values()))
-        super().__init__(self.first.message)
-
-
-class QueueFull(GenerationRefused):
-    """The person has as many unfinished jobs as the studio allows."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +52,12 @@ class GenerationRequest:
     top_k: int | None = None
     top_p: float | None = None
     variations: int | None = None
+    adapters: tuple[AdapterWish, ...] = ()
 
 
-def submit_job(*, owner: Any, request: GenerationRequest) -> Job:
+def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | None = None) -> Job:
     """Check the request and queue it as one job. Raises GenerationRefused; then nothing was queued."""
-    model, values = check_request(request)
+    wanted = check_request(request)
     with transaction.atomic():
         limit = settings.STUDIO.max_queued_jobs
         if Job.objects.for_user(owner).unfinished().count() >= limit:
@@ -98,13 +70,23 @@ def submit_job(*, owner: Any, request: GenerationRequest) -> Job:
                     )
                 }
             )
-        job = Job.objects.create(owner=owner, model=model, **values)
+        job = Job.objects.create(owner=owner, model=wanted.model, trial=trial, **wanted.values)
+        store_adapters(job, wanted.adapters)
         send_on_commit(JobSubmitted(), BoardChanged(owner_id=job.owner_id))
     return job
 
 
-def check_request(request: GenerationRequest) -> tuple[ModelConfig, dict[str, Any]]:
-    """The model and the complete parameters of a valid request. Raises GenerationRefused naming every bad field."""
+@dataclass(frozen=True)
+class CheckedRequest:
+    """A valid request, complete: its model, a value for each other field of a job, and its adapters."""
+
+    model: ModelConfig
+    values: dict[str, Any]
+    adapters: list[ChosenAdapter]
+
+
+def check_request(request: GenerationRequest) -> CheckedRequest:
+    """The request with every default filled in. Raises GenerationRefused naming every bad field."""
     refusals: dict[str, Refusal] = {}
     values: dict[str, Any] = {}
 
@@ -119,14 +101,15 @@ def check_request(request: GenerationRequest) -> tuple[ModelConfig, dict[str, An
         "prompt": prompt,
         "duration_seconds": duration,
         "model": model,
-        "seed": _check_number(request.seed, SEED, "seed")
+        "seed": check_number(request.seed, SEED, "seed")
         if request.seed is not None
         else secrets.randbelow(MAX_SEED + 1),
-        "guidance_scale": _check_number(request.guidance_scale, GUIDANCE_SCALE, "guidance_scale"),
-        "temperature": _check_number(request.temperature, TEMPERATURE, "temperature"),
-        "top_k": _check_number(request.top_k, TOP_K, "top_k"),
-        "top_p": _check_number(request.top_p, TOP_P, "top_p"),
-        "variations": _check_number(request.variations, variations_range(), "variations"),
+        "guidance_scale": check_number(request.guidance_scale, GUIDANCE_SCALE, "guidance_scale"),
+        "temperature": check_number(request.temperature, TEMPERATURE, "temperature"),
+        "top_k": check_number(request.top_k, TOP_K, "top_k"),
+        "top_p": check_number(request.top_p, TOP_P, "top_p"),
+        "variations": check_number(request.variations, variations_range(), "variations"),
+        "adapters": check_adapters(request.adapters, model if isinstance(model, ModelConfig) else None),
     }
     for name, value in checked.items():
         if isinstance(value, Refusal):
@@ -135,7 +118,7 @@ def check_request(request: GenerationRequest) -> tuple[ModelConfig, dict[str, An
             values[name] = value
     if refusals:
         raise GenerationRefused(refusals)
-    return values.pop("model"), values
+    return CheckedRequest(values.pop("model"), adapters=values.pop("adapters"), values=values)
 
 
 def variations_range() -> Range:
@@ -192,7 +175,7 @@ def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
     facts = {"duration_seconds": value, "max_duration_seconds": limit, "model_id": model.id}
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Refusal("Write the duration as a number of seconds.", "DURATION_INVALID")
-    if not _is_finite(value):
+    if not is_finite(value):
         return Refusal(
             f"The duration must be a number of seconds, at most {plain_number(limit)}.", "DURATION_INVALID"
         )
@@ -205,27 +188,3 @@ def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
             facts,
         )
     return float(value)
-
-
-def _check_number(value: Any, allowed: Range, name: str) -> float | int | Refusal:
-    if value is None:
-        value = allowed.default
-    low, high = plain_number(allowed.minimum), plain_number(allowed.maximum)
-    kind = "a whole number" if allowed.whole else "a number"
-    facts = {"field": name, "minimum": allowed.minimum, "maximum": allowed.maximum}
-    refusal = Refusal(
-        f"{allowed.label} must be {kind} from {low} to {high}.", "PARAMETER_OUT_OF_RANGE", facts
-    )
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-        return refusal
-    if not allowed.minimum <= value <= allowed.maximum or (allowed.whole and value != int(value)):
-        return refusal
-    return int(value) if allowed.whole else float(value)
-
-
-def _is_finite(value: float) -> bool:
-    """Whether it is a number that a float can hold; JSON and the command line know longer whole ones."""
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False

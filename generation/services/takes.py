@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from django.utils import timezone
 
 from generation import audio_files
 from generation.events import TakesChanged
-from generation.models import Job, JobStatus, Take
+from generation.models import Job, JobAdapter, JobStatus, Take, adapter_label
 from generation.services.submission import is_text
 from generation.version import VERSION
 from registry.events import send_on_commit
@@ -40,7 +41,13 @@ def takes_folder() -> Path:
 
 
 def recipe_of(
-    job: Job, *, seed: int, is_partial: bool, frames: int, engine_facts: dict[str, Any]
+    job: Job,
+    *,
+    seed: int,
+    is_partial: bool,
+    frames: int,
+    engine_facts: dict[str, Any],
+    adapters: Sequence[JobAdapter] = (),
 ) -> dict[str, Any]:
     """Everything needed to make the take again. Holds no time of day: the same recipe gives the same file."""
     return {
@@ -52,6 +59,7 @@ def recipe_of(
         "temperature": job.temperature,
         "top_k": job.top_k,
         "top_p": job.top_p,
+        "adapters": [used.as_recipe() for used in adapters],
         "model": job.model_id,
         "model_name": job.model.display_name,
         "hf_model_id": job.model.hf_model_id,
@@ -92,6 +100,7 @@ def save_take(
         job=job,
         variation=variation,
         model_id=job.model_id,
+        title=_title_in_trial(job, recipe),
         prompt=job.prompt,
         seed=recipe["seed"],
         is_partial=recipe["is_partial"],
@@ -104,6 +113,7 @@ def save_take(
         sample_rate=written.sample_rate,
         channels=written.channels,
         peaks=written.peaks,
+        rms_dbfs=written.rms_dbfs,
         render_seconds=render_seconds,
         host=hostname,
     )
@@ -125,6 +135,18 @@ def save_take(
         target.unlink(missing_ok=True)
         raise
     return take
+
+
+def _title_in_trial(job: Job, recipe: dict[str, Any]) -> str:
+    """Takes of a comparison share their prompt: their titles say what differs."""
+    if job.trial_id is None:
+        return ""
+    used = [
+        f"{adapter_label(each['name'], each['version'])} at {whole_if_equal(each['strength'])}"
+        for each in recipe["adapters"]
+        if each["strength"]
+    ]
+    return ", ".join(used) or "Base"
 
 
 def toggle_favourite(take: Take) -> Take:

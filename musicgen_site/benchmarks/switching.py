@@ -61,7 +61,7 @@ class Times:
 
 def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure and return the figures. Without `checkpoint` one of musicgen-small's shape is made and kept."""
-    folder = checkpoint or _made_checkpoint(say)
+    folder = checkpoint or made_checkpoint(say)
     times = Times()
     # With no keep-alive a model that is left ends at once, so each switch back to it is a cold one.
     with (
@@ -81,7 +81,7 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
             warm.switch(DEMO_MODEL_ID)
     baseline = median(times.baseline)
     return {
-        "hardware": _hardware_line(),
+        "hardware": hardware_line(),
         "checkpoint_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         "rounds": rounds,
         "cold_seconds": [round(value, 3) for value in times.cold],
@@ -92,7 +92,8 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
     }
 
 
-def _made_checkpoint(say: Callable[[str], None]) -> Path:
+def made_checkpoint(say: Callable[[str], None]) -> Path:
+    """Folder of a checkpoint of musicgen-small's shape with random weights; made where it is not there yet."""
     folder = Path(settings.STUDIO.home) / "cache" / "benchmark" / "musicgen-small-shape"
     if not (folder / "model.safetensors").is_file():
         say("Making a checkpoint of musicgen-small's shape with random weights, once.")
@@ -109,7 +110,8 @@ def _baseline(folder: Path) -> float:
     return time.monotonic() - began
 
 
-def _hardware_line() -> str:
+def hardware_line() -> str:
+    """The device's name, cores and memory, for people."""
     machine = read_hardware()
     return f"{machine.device_name}, {os.cpu_count()} cores, {gigabytes(machine.total_bytes)}"
 

@@ -96,10 +96,12 @@ def plan_download(
     cache: Path | None = None,
     token: str | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    choose: Callable[[str, Mapping[str, int]], list[str]] | None = None,
 ) -> DownloadPlan:
     """Ask the hub what a revision holds; an empty one means `main`. Raises DownloadFailed, DownloadCancelled.
 
-    `endpoint`, `cache` and `token` are those of the environment where they are None.
+    `endpoint`, `cache` and `token` are those of the environment where they are None. `choose` picks the files that
+    are read from the repository's id and sizes by name, or raises; by itself the plan is for a checkpoint.
     """
     revision = revision or DEFAULT_REVISION
     hub = hub_of(endpoint, token)
@@ -118,18 +120,13 @@ def plan_download(
         pauses_seconds=PAUSES_SECONDS,
     )
     commit, listing = _read(told, hub, revision)
-    wanted = wanted_files(listing)
-    if not has_weights(wanted) or "config.json" not in wanted:
-        raise DownloadFailed(
-            WRONG_ARCHITECTURE,
-            f"{repo_id} holds no MusicGen model in the files that are read. Choose a MusicGen model.",
-            f"config.json and model.safetensors or pytorch_model.bin are not both among {len(listing)} files",
-        )
+    sizes = {name: int(entry["size"]) for name, entry in listing.items()}
+    wanted = (choose or _checkpoint_files)(repo_id, sizes)
     if len(wanted) > MAX_WANTED_FILES:
         raise not_a_hub(hub, f"{len(wanted)} files to read at {repo_id}")
     if told.get("gated"):
         # The listing of a gated model is open to all, its files are not.
-        path = _file_path(repo_id, commit, "config.json")
+        path = _file_path(repo_id, commit, "config.json" if "config.json" in wanted else wanted[0])
         with_retries(
             lambda: _probe(hub, path, repo_id, revision, should_stop),
             should_stop=should_stop,
@@ -150,6 +147,18 @@ def plan_download(
         endpoint=endpoint,
         listing=listing,
     )
+
+
+def _checkpoint_files(repo_id: str, sizes: Mapping[str, int]) -> list[str]:
+    """The files of a checkpoint that are read. Raises DownloadFailed where there is none."""
+    wanted = wanted_files(sizes)
+    if not has_weights(wanted) or "config.json" not in wanted:
+        raise DownloadFailed(
+            WRONG_ARCHITECTURE,
+            f"{repo_id} holds no MusicGen model in the files that are read. Choose a MusicGen model.",
+            f"config.json and model.safetensors or pytorch_model.bin are not both among {len(sizes)} files",
+        )
+    return wanted
 
 
 def file_path(plan: DownloadPlan, file: FilePlan) -> str:

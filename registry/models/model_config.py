@@ -88,6 +88,13 @@ class ModelConfig(models.Model):
         default=4, validators=[MinValueValidator(1), MaxValueValidator(64)]
     )
     parameters = models.PositiveBigIntegerField(null=True, blank=True)
+    # How it is built, which decides the adapters that fit. Null until a checkpoint of it was read.
+    family = models.CharField(max_length=40, null=True, blank=True, editable=False)  # noqa: DJ001 - null is "unknown"
+    hidden_size = models.PositiveIntegerField(null=True, blank=True, editable=False)
+    layers = models.PositiveIntegerField(null=True, blank=True, editable=False)
+    ffn_dim = models.PositiveIntegerField(null=True, blank=True, editable=False)
+    heads = models.PositiveIntegerField(null=True, blank=True, editable=False)
+    text_width = models.PositiveIntegerField(null=True, blank=True, editable=False)
     is_playable = models.BooleanField("can be played", default=True)
     unplayable_reason = models.CharField(
         max_length=300, blank=True, help_text="One sentence that people see when it cannot be played."

@@ -1,5 +1,11 @@
 """Verbs of the registry, by noun: models (find, list, sync with the catalogue) and switches (from one to another)."""
 
+from registry.services.architecture import (
+    ModelArchitecture,
+    architecture_of,
+    note_architecture,
+    read_architecture,
+)
 from registry.services.models import (
     ModelNotFound,
     ModelNotPlayable,
@@ -23,6 +29,7 @@ from registry.services.switches import (
 )
 
 __all__ = [
+    "ModelArchitecture",
     "ModelNotFound",
     "ModelNotPlayable",
     "NoActiveModel",
@@ -30,6 +37,7 @@ __all__ = [
     "SwitchUnderWay",
     "UnknownLimits",
     "activate_model",
+    "architecture_of",
     "cancel_switch",
     "check_limits",
     "get_active_model",
@@ -37,7 +45,9 @@ __all__ = [
     "get_model_config",
     "last_switch",
     "list_models",
+    "note_architecture",
     "open_switch",
+    "read_architecture",
     "request_switch",
     "sync_catalog",
 ]

@@ -1,5 +1,6 @@
 // The studio form: sliders beside numbers, seed, examples, the button that says what it will do, folding on phones.
 // It checks nothing for good: the server does, with the same sentences everywhere.
+import { adapterLine, adapterReasons } from "./adapters.js";
 import { fitAfterTyping, followLimits, forgetShortening, limits } from "./limits.js";
 import { recall, remember } from "./remember.js";
 import { onContent } from "./swaps.js";
@@ -51,6 +52,11 @@ function showButton(form) {
   const reasons = [];
   if (!field(form, "prompt").value.trim()) reasons.push("Needs a prompt.");
   if (!(seconds > 0)) reasons.push("Needs a duration.");
+  const unfit = adapterReasons();
+  reasons.push(...unfit);
+  const button = form.querySelector("[data-generate]");
+  if (unfit.length) button.setAttribute("aria-disabled", "true");
+  else button.removeAttribute("aria-disabled");
   const engine = document.querySelector(".engine")?.dataset.state;
   if (engine === "none") reasons.push("No engine is running: takes wait in the queue until one is.");
   else if (engine === "switching") reasons.push("The model is being switched: takes wait in the queue until it is ready.");
@@ -61,7 +67,7 @@ function showButton(form) {
 function showLine(form) {
   const prompt = field(form, "prompt").value.trim() || "New take";
   const seconds = numberIn(form, "duration_seconds");
-  const parts = [shorten(prompt, 60), seconds > 0 ? `${plainNumber(seconds)}\u202fs` : "", limits().modelName];
+  const parts = [shorten(prompt, 60), seconds > 0 ? `${plainNumber(seconds)}\u202fs` : "", limits().modelName, adapterLine()];
   form.querySelector("[data-form-line]").textContent = parts.filter(Boolean).join(" · ");
   const fine = [
     ["guidance", numberIn(form, "guidance_scale")],
@@ -127,6 +133,8 @@ document.addEventListener("input", (event) => {
   corrected?.querySelector(".error")?.remove();
   refresh();
 });
+
+document.addEventListener("adapters:change", refresh);
 
 document.addEventListener("focusout", (event) => {
   const form = theForm();

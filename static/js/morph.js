@@ -5,6 +5,7 @@ const PAGE_STATE = new Set([
   "data-current",
   "data-playing",
   "data-collapsed",
+  "data-open",
   "data-copied",
   "data-up",
 ]);

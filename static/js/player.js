@@ -10,6 +10,7 @@ const part = (name) => bar.querySelector(`[data-player-${name}]`);
 const stillness = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 let take = null;
+let volume = 1; // as the person set it; takes compared by ear are played at one loudness below it
 
 const tell = () => document.dispatchEvent(new CustomEvent("player:change"));
 
@@ -28,11 +29,15 @@ export const player = {
   load(next) {
     if (!bar) return;
     const same = take?.id === next.id;
+    // From one take of a comparison to another the music goes on where it was.
+    const at = !same && take?.group && take.group === next.group && !audio.ended ? audio.currentTime : 0;
     take = next;
     if (!same) {
       audio.src = next.url;
+      if (at > 0) audio.currentTime = Math.min(at, next.duration);
       bar.removeAttribute("data-trouble");
     }
+    applyVolume();
     bar.hidden = false;
     part("title").textContent = next.title;
     part("facts").textContent = next.facts;
@@ -137,8 +142,13 @@ function tellSystem() {
   navigator.mediaSession.metadata = new MediaMetadata({ title: take.title, artist: take.model, album: "MusicGen Studio" });
 }
 
-function setVolume(volume, muted) {
-  audio.volume = volume;
+function applyVolume() {
+  audio.volume = volume * Math.min(1, take?.gain ?? 1);
+}
+
+function setVolume(wanted, muted) {
+  volume = wanted;
+  applyVolume();
   audio.muted = muted;
   const slider = part("volume");
   slider.value = String(volume);
@@ -170,10 +180,10 @@ if (bar) {
     setVolume(Number(event.target.value), false);
     remember("volume", event.target.value);
   });
-  part("mute").addEventListener("click", () => setVolume(audio.volume || 0.5, !(audio.muted || audio.volume === 0)));
+  part("mute").addEventListener("click", () => setVolume(volume || 0.5, !(audio.muted || volume === 0)));
 
-  const volume = Number(recall("volume", "1"));
-  setVolume(volume >= 0 && volume <= 1 ? volume : 1, false);
+  const kept = Number(recall("volume", "1"));
+  setVolume(kept >= 0 && kept <= 1 ? kept : 1, false);
   setLoop(recall("loop") === "yes");
 
   if ("mediaSession" in navigator) {

@@ -37,6 +37,7 @@ document.addEventListener("htmx:responseError", (event) => {
   const { xhr } = event.detail;
   // A refused form comes back as the form, with the sentence at its field; a refused verb as a notice.
   if ((xhr.status === 400 || xhr.status === 409) && !isJson(xhr)) return;
+  if (xhr.status === 413 && event.detail.requestConfig?.elt?.matches?.("[data-import-form]")) return; // It says so itself.
   showToast(sentenceOf(xhr), "bad");
 });
 

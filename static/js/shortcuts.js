@@ -1,7 +1,7 @@
 // Single keys for the player while no field has focus. They can be turned off, for people who speak to their computer.
 import { player } from "./player.js";
 import { recall, remember } from "./remember.js";
-import { playNeighbour } from "./takes.js";
+import { playCompared, playNeighbour } from "./takes.js";
 
 const FIELDS = "input, textarea, select, [contenteditable]";
 const PRESSABLE = "button, a, summary, label";
@@ -40,6 +40,10 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     if (player.take) player.toggle();
     else playNeighbour(1);
+    return;
+  }
+  if (["1", "2", "3"].includes(event.key) && playCompared(Number(event.key) - 1)) {
+    event.preventDefault();
     return;
   }
   const action = actions[event.key.toLowerCase()];

@@ -2,6 +2,7 @@
 // the page and is only lent to the dialog. Pushes find it by its id wherever it is. Nothing here carries a switch on.
 import { recall, remember } from "./remember.js";
 import { onContent } from "./swaps.js";
+import { announce } from "./toasts.js";
 
 const theDialog = () => document.querySelector("[data-switch-dialog]");
 const theStatus = () => document.querySelector("[data-switch-status]");
@@ -9,6 +10,20 @@ const bodyOf = (dialog) => dialog.querySelector("[data-switch-body]");
 
 /** Switches that this page has seen under way: only they are worth an "it is ready". */
 const watched = new Set();
+
+/** Switches that were begun here in order to use an adapter: once ready, the form goes on by itself. */
+const usedFor = new Map();
+
+function finishUse(status) {
+  const adapter = usedFor.get(status.dataset.switch);
+  usedFor.delete(status.dataset.switch);
+  remember("switch-dismissed", status.dataset.switch);
+  status.hidden = true;
+  theDialog()?.close();
+  const box = document.getElementById(`adapter-${adapter}-on`);
+  announce(status.querySelector("#switch-status-title")?.textContent.trim() ?? "");
+  if (box && isNowhere(document.activeElement)) box.focus();
+}
 
 /** The focus goes to what holds the content: a morph leaves the focused element itself as it is. */
 function label(dialog, id) {
@@ -31,7 +46,10 @@ function refresh() {
   if (state === "running") watched.add(status.dataset.switch);
   const endedWell = state === "ready" || state === "cancelled";
   const dismissed = state !== "running" && recall("switch-dismissed") === status.dataset.switch;
-  status.hidden = state === "none" || dismissed || (endedWell && !watched.has(status.dataset.switch));
+  // Where models are only a means, an old failure is not worth a place on the page.
+  const isQuiet = state === "failed" && status.closest("[data-quiet]") !== null;
+  status.hidden = state === "none" || dismissed || ((endedWell || isQuiet) && !watched.has(status.dataset.switch));
+  if (state === "ready" && usedFor.has(status.dataset.switch)) finishUse(status);
   const dialog = theDialog();
   if (!dialog?.open || !dialog.contains(status)) return;
   if (status.hidden) dialog.close();
@@ -60,8 +78,11 @@ document.addEventListener("htmx:afterRequest", (event) => {
     if (successful) label(dialog, "switch-plan-title");
     else dialog.close(); // The reason is a notice, which a modal dialog would cover.
   } else if (isOwn(event, "[data-switch-start]")) {
-    if (successful && xhr.getResponseHeader("HX-Reswap") !== "none") lendStatus(dialog);
-    else dialog.close();
+    if (successful && xhr.getResponseHeader("HX-Reswap") !== "none") {
+      const use = event.detail.requestConfig.elt.elements?.namedItem("use")?.value;
+      if (use) usedFor.set(theStatus().dataset.switch, use);
+      lendStatus(dialog);
+    } else dialog.close();
   }
 });
 
@@ -93,7 +114,7 @@ document.addEventListener(
 
 /** The button that opened the dialog may be gone: the table is where it was. */
 function focusTable() {
-  if (isNowhere(document.activeElement)) document.getElementById("models-title")?.focus();
+  if (isNowhere(document.activeElement)) (document.getElementById("models-title") ?? document.getElementById("adapters-label"))?.focus();
 }
 
 let engineWas = null;

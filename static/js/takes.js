@@ -1,4 +1,5 @@
 // Take rows: play, seek, copy, rename, delete, and showing which of them is in the player.
+import { soundOf } from "./compare.js";
 import { player } from "./player.js";
 import { onContent } from "./swaps.js";
 import { announce, showToast } from "./toasts.js";
@@ -6,14 +7,16 @@ import { clock, shorten } from "./wording.js";
 
 /** A row as the plain object that the player knows. */
 export function readTake(row) {
-  const { takeId, audioUrl, title, duration, model, seed, favouriteUrl } = row.dataset;
+  const { takeId, audioUrl, title, duration, model, seed, favouriteUrl, group, gainDb, facts } = row.dataset;
   return {
     id: takeId,
-    url: audioUrl,
+    url: soundOf(audioUrl),
+    group,
+    gain: gainDb ? 10 ** (Number(gainDb) / 20) : 1,
     title,
     duration: Number(duration),
     model,
-    facts: [model, seed ? `seed ${seed}` : ""].filter(Boolean).join(" · "),
+    facts: facts ?? [model, seed ? `seed ${seed}` : ""].filter(Boolean).join(" · "),
     path: row.querySelector(".wave-shape path")?.getAttribute("d") ?? "",
     isFavourite: row.hasAttribute("data-favourite"),
     favouriteUrl,
@@ -32,6 +35,15 @@ export function playNeighbour(steps) {
   player.load(readTake(next));
   player.play();
   next.scrollIntoView({ block: "nearest" });
+}
+
+/** Play that take of the comparison on this page, from where another of it stands; false when there is none. */
+export function playCompared(index) {
+  const row = rows().filter((other) => other.dataset.group)[index];
+  if (!row) return false;
+  player.load(readTake(row));
+  player.play();
+  return true;
 }
 
 function showRows() {

@@ -33,3 +33,15 @@ export function plainNumber(value) {
 export function shorten(text, length) {
   return text.length > length ? `${text.slice(0, length - 1).trimEnd()}…` : text;
 }
+
+/** 4200000 -> "4.2 MB", as gated_configs/wording.py says it: powers of a thousand. */
+export function spokenBytes(bytes) {
+  if (bytes < 1000) return `${bytes}${THIN}bytes`;
+  const units = ["kB", "MB", "GB"];
+  let value = bytes / 1000;
+  while (value >= 999.5 && units.length > 1) {
+    value /= 1000;
+    units.shift();
+  }
+  return `${value < 9.95 ? plainNumber(Math.round(value * 10) / 10) : Math.round(value)}${THIN}${units[0]}`;
+}

@@ -32,6 +32,7 @@ from generation.engine.protocol import (
     Started,
     decode_event,
 )
+from tests.engine.adapter_files import AdapterFiles, Make, make_adapter
 from tests.engine.dwarf import build_dwarf
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +105,21 @@ def library(dwarf: Path) -> Library:
         network=MusicgenForConditionalGeneration.from_pretrained(dwarf, dtype=torch.float32).eval(),
         processor=AutoProcessor.from_pretrained(dwarf),
     )
+
+
+@pytest.fixture(scope="session")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Makes each adapter once."""
+    made: dict[tuple[Path, str, int], AdapterFiles] = {}
+
+    def make_once(checkpoint: Path, kind: str, seed: int = 0) -> AdapterFiles:
+        key = (checkpoint, kind, seed)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("adapters") / f"{kind}-{seed}"
+            made[key] = make_adapter(checkpoint, folder, kind, seed=seed)
+        return made[key]
+
+    return make_once
 
 
 class RunnerProcess:

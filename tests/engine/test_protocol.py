@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generation.engine.protocol import (
+    AdapterUse,
     Cancel,
     Command,
     Event,
@@ -66,6 +67,7 @@ def test_a_command_has_the_form_of_the_contract() -> None:
         "top_k": 250,
         "top_p": 0.0,
         "greedy": False,
+        "adapters": [],
         "output": "/takes/7.wav",
     }
 
@@ -85,6 +87,37 @@ def test_an_event_carries_its_parts() -> None:
     assert content["event"] == "request.finished"
     assert content["seconds"] == {"encode": 0.1, "generate": 2.0, "decode": 0.3}
     assert decode_event(event.encode()).seconds.generate == 2.0  # type: ignore[union-attr]
+
+
+def test_a_request_carries_its_adapters() -> None:
+    use = AdapterUse(path="/a.safetensors", sha256="ab", config='{"r": 4}', strength=0.5, name="Jazz")
+    command = Generate(
+        request="7", prompt="", duration_seconds=5, seed=3, output="/takes/7.wav", adapters=[use, use]
+    )
+    content = json.loads(command.encode())
+    assert content["adapters"][1] == {
+        "path": "/a.safetensors",
+        "sha256": "ab",
+        "config": '{"r": 4}',
+        "strength": 0.5,
+        "name": "Jazz",
+    }
+    assert decode_command(command.encode()) == command
+
+
+@pytest.mark.parametrize(
+    ("adapters", "complaint"),
+    [
+        ({}, r"generate\.adapters must be a list, got {}"),
+        ([7], r"generate\.adapters\[0\] must be an object, got 7"),
+        ([{"path": "/a"}], r"generate\.adapters\[0\] lacks a field"),
+        ([{"path": "/a", "sha256": "", "config": {}}], r"generate\.adapters\[0\]\.config must be text"),
+    ],
+)
+def test_it_says_what_is_wrong_with_an_adapter(adapters: object, complaint: str) -> None:
+    content = {"command": "generate", "request": "a", "prompt": "", "duration_seconds": 1, "seed": 1}
+    with pytest.raises(ProtocolError, match=complaint):
+        decode_command(json.dumps({**content, "output": "/a.wav", "adapters": adapters}))
 
 
 def test_it_takes_a_whole_number_for_a_real_one_but_not_the_reverse() -> None:
@@ -108,7 +141,7 @@ def test_it_takes_a_whole_number_for_a_real_one_but_not_the_reverse() -> None:
         ("null", "not a JSON object"),
         ("{}", "unknown command None"),
         ('{"command": ["load"]}', "unknown command"),
-        ('{"command": "dance"}', "unknown command 'dance'; known are load, generate, cancel, unload"),
+        ('{"command": "dance"}', "unknown command 'dance'; known are load, generate, prove, cancel, unload"),
         ('{"command": "cancel"}', "cancel lacks a field it needs, one of request"),
         ('{"command": "cancel", "request": 3}', r"cancel\.request must be text, got 3"),
         ('{"command": "cancel", "request": "a", "now": true}', "cancel has no field 'now'"),
@@ -168,5 +201,5 @@ def test_the_engine_imports_nothing_of_the_studio() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                own = name.startswith("generation.engine")
+                own = name.startswith(("generation.engine", "adapters.format."))
                 assert own or name.split(".")[0] not in STUDIO, f"{path.name} imports {name}"

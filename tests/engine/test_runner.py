@@ -31,7 +31,7 @@ from generation.engine.protocol import (
     Unload,
     decode_event,
 )
-from generation.engine.runner import fit_threads
+from generation.engine.runner import LONGEST_LINE_BYTES, fit_threads
 from tests.engine.conftest import DEMO, ROOT, RunnerProcess, cancel, generate
 
 ENDLESS = 36_000.0  # seconds of audio: no test waits for its end
@@ -161,7 +161,7 @@ def test_garbage_is_refused_and_harmless(runner: RunnerProcess, tmp_path: Path) 
         b"{}",
         b'{"command": "dance"}',
         b"[" * 50_000,
-        b"x" * 3_000_000,
+        b"x" * (LONGEST_LINE_BYTES + 1_000_000),
     ]
     for line in garbage:
         runner.send_line(line)

@@ -105,10 +105,9 @@ def test_a_page_that_opens_shows_everything_as_it_is(owner: User) -> None:
 
     async def scenario(page: Page) -> None:
         html = await page.open()
-        for root in ("engine-chip", "queue", "takes"):
+        for root in ("engine-chip", "switch-status", "model-limits", "adapter-choices", "queue", "takes"):
             assert html.count(f'id="{root}"') == 1
-        assert 'id="model-limits"' in html
-        assert html.count('hx-swap-oob="morph"') == 4
+        assert html.count('hx-swap-oob="morph"') == 6
         assert "3.2 of 10 s" in html
         assert 'value="32.0"' in html
         assert f'id="job-{waiting.pk}"' in html

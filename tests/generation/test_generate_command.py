@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 from generation.audio_files import read_recipe
+from tests.adapters import made
 from tests.conftest import ROOT, running_studio, wait_until
 from tests.site.test_studio_settings import manage
 from tests.slow_model import make_demo_slow
@@ -105,6 +106,33 @@ def test_options_and_format_reach_the_file(environment: dict[str, str], tmp_path
     wanted = {"prompt": "drums", "duration_seconds": 0.5, "seed": 1, "guidance_scale": 1.0, "temperature": 0.9,
               "top_k": 20, "top_p": 0.3, "model": "musicgen-demo"}  # fmt: skip
     assert {name: recipe[name] for name in wanted} == wanted
+
+
+def test_adapters_are_named_as_people_know_them(environment: dict[str, str], tmp_path: Path) -> None:
+    folder = made.make_adapter(ROOT / "registry" / "checkpoints" / "musicgen-demo", tmp_path / "adapter")
+    wanted = ["slow piano", "--duration=0.5", "--seed=1", "--json"]
+    assert generate(*wanted, f"--out={tmp_path / 'first.wav'}", environment=environment).returncode == 0
+    imported = manage(
+        "import_adapter", str(folder), "--name=Jazz", "--base-model=musicgen-demo", environment=environment
+    )
+    assert imported.returncode == 0, imported.stderr
+    for name, adapter in (("silent", "jazz:0"), ("jazz", "Jazz v1.0:0.8")):
+        ended = generate(
+            *wanted, "--adapter", adapter, f"--out={tmp_path / f'{name}.wav'}", environment=environment
+        )
+        recipe = facts_of(ended)["recipe"]
+    first, silent, jazz = (
+        soundfile.read(tmp_path / f"{name}.wav", dtype="int16")[0].tobytes()
+        for name in ("first", "silent", "jazz")
+    )
+    assert first == silent != jazz
+    assert [(used["name"], used["strength"]) for used in recipe["adapters"]] == [("Jazz", 0.8)]
+    ended = generate(*wanted, "--adapter=Polka", f"--out={tmp_path / 'a.wav'}", environment=environment)
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout) == {
+        "error": "There is no adapter 'Polka'. There are: Jazz v1.0.",
+        "error_code": "ADAPTER_NOT_FOUND",
+    }
 
 
 def test_too_long_exits_with_the_sentence(environment: dict[str, str], tmp_path: Path) -> None:

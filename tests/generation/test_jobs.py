@@ -17,7 +17,7 @@ from hypothesis.extra.django import TestCase
 from generation.models import TRANSITIONS, EngineHost, Job, JobStatus
 from generation.models.job import MAX_SEED
 from generation.services import jobs
-from generation.services.submission import GenerationRefused
+from generation.services.refusals import GenerationRefused
 from registry.models import ModelConfig
 from tests.generation.music import HOST, make_job, make_running_job
 

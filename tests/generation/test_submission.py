@@ -19,13 +19,8 @@ from hypothesis.extra.django import TestCase
 
 from generation.models import Job
 from generation.models.job import MAX_SEED
-from generation.services.submission import (
-    GenerationRefused,
-    GenerationRequest,
-    QueueFull,
-    check_request,
-    submit_job,
-)
+from generation.services.refusals import GenerationRefused, QueueFull
+from generation.services.submission import GenerationRequest, check_request, submit_job
 from registry.models import ModelConfig
 from tests.generation.music import make_job, make_running_job
 
@@ -429,11 +424,12 @@ class TestAnyRequest(TestCase):
             prompt=prompt, duration_seconds=duration, seed=seed, guidance_scale=scale, top_k=top_k
         )
         try:
-            model, values = check_request(wanted)
+            checked = check_request(wanted)
         except GenerationRefused:
             return
         owner, _ = User.objects.get_or_create(username="owner")
-        job = Job.objects.create(owner=owner, model=model, **values)
+        job = Job.objects.create(owner=owner, model=checked.model, **checked.values)
         job.refresh_from_db()
-        assert {name: getattr(job, name) for name in values} == values
-        assert 0 < job.duration_seconds <= model.duration_limit_seconds
+        assert {name: getattr(job, name) for name in checked.values} == checked.values
+        assert checked.adapters == []
+        assert 0 < job.duration_seconds <= checked.model.duration_limit_seconds

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.conftest import RunningStudio
-from tests.journeys.conftest import PATIENCE_MS, ask, card, wait_for_take
+from tests.adapters import made
+from tests.adapters.zips import adapter_files, zipped
+from tests.conftest import ROOT, RunningStudio, environment_for, running_studio
+from tests.journeys.conftest import PATIENCE_MS, ask, card, manage, wait_for_take
 
 LOOKS = [
     pytest.param((scheme, width), id=f"{scheme}-{width}")
@@ -38,6 +42,9 @@ def assert_accessible(page: Page) -> None:
 
 def test_an_empty_studio(look: Page, music_studio: RunningStudio) -> None:
     look.goto(f"{music_studio.url}library/?q=nothing+here")
+    assert_accessible(look)
+    look.goto(f"{music_studio.url}adapters/")
+    expect(look.get_by_text("None is here yet")).to_be_visible()
     assert_accessible(look)
     look.goto(music_studio.url)
     assert_accessible(look)
@@ -68,4 +75,77 @@ def test_busy_then_full(look: Page, music_studio: RunningStudio) -> None:
     look.goto(f"{music_studio.url}library/")
     assert_accessible(look)
     look.goto(f"{music_studio.url}settings/")
+    assert_accessible(look)
+
+
+@pytest.fixture(scope="module")
+def with_adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """A studio with an adapter for the demo model, and enough for another one that the list folds."""
+    with running_studio(environment_for(tmp_path_factory.mktemp("adapters") / "home")) as running:
+        bring_adapters_in(running, tmp_path_factory)
+        yield running
+
+
+def bring_adapters_in(studio: RunningStudio, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By command, as somebody with a folder of them would."""
+    folder = tmp_path_factory.mktemp("adapters")
+    demo = ROOT / "registry" / "checkpoints" / "musicgen-demo"
+    recipe = replace(made.WAYS["whole"], base_name="musicgen-studio/musicgen-demo")
+    paths = {"Night Trio": made.make_adapter(demo, folder / "night", recipe)}
+    for number in range(2, 9):
+        paths[f"Narrow {number}"] = folder / f"{number}.zip"
+        paths[f"Narrow {number}"].write_bytes(zipped(adapter_files(seed=number)))
+    for name, path in paths.items():
+        said = ["--name", name, "--trigger-words", "brushed drums"]
+        done = manage(studio, "import_adapter", str(path), *said)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+
+
+def test_adapters(look: Page, with_adapters: RunningStudio, tmp_path: Path) -> None:
+    look.goto(f"{with_adapters.url}adapters/")
+    assert_accessible(look)
+    look.goto(f"{with_adapters.url}adapters/import/")
+    assert_accessible(look)
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(b"no zip")
+    look.set_input_files("#id_zip", bad)
+    look.get_by_text("Name and details").click()
+    look.get_by_role("button", name="Import").click()
+    expect(look.locator("#import-error")).to_be_visible()
+    assert_accessible(look)
+    look.goto(f"{with_adapters.url}adapters/?q=narrow+2")
+    look.locator(".adapter-link").click()
+    expect(look.get_by_role("heading", name="Narrow 2 v1.0")).to_be_visible()
+    assert_accessible(look)
+    look.get_by_role("link", name="Edit").click()
+    expect(look.get_by_role("heading", name="Edit")).to_be_visible()
+    assert_accessible(look)
+
+
+def test_the_form_with_adapters(look: Page, with_adapters: RunningStudio) -> None:
+    look.goto(with_adapters.url)
+    look.get_by_role("button", name=re.compile("Choose from")).click()
+    look.get_by_label("Night Trio v1.0", exact=True).check()
+    expect(look.get_by_text("Made for hidden size 16").first).to_be_visible()
+    assert_accessible(look)
+    locked = look.locator("[data-adapter][data-locked]").first.get_attribute("data-adapter")
+    look.goto(f"{with_adapters.url}?adapter={locked}")
+    expect(look.locator("[data-generate]")).to_have_attribute("aria-disabled", "true")
+    assert_accessible(look)
+
+
+def test_a_comparison(look: Page, with_adapters: RunningStudio) -> None:
+    look.goto(f"{with_adapters.url}adapters/?q=night")
+    look.locator(".adapter-link").click()
+    expect(look.locator("#adapter-about")).to_contain_text("proven", timeout=PATIENCE_MS)
+    look.get_by_label("Prompt", exact=True).fill("late trio")
+    look.get_by_label("Duration", exact=True).fill("20")
+    look.get_by_role("button", name="Make three takes").click()
+    expect(look.locator(".lane progress")).to_have_count(1, timeout=PATIENCE_MS)
+    assert_accessible(look)
+    expect(look.locator(".take.lane")).to_have_count(3, timeout=PATIENCE_MS)
+    look.get_by_role("button", name="Play Base").click()
+    assert_accessible(look)
+    look.get_by_role("link", name="Delete").click()
+    expect(look.get_by_role("dialog", name="Delete Night Trio v1.0")).to_be_visible()
     assert_accessible(look)

@@ -98,8 +98,22 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
 
 
 def test_the_api_document_names_every_error_code() -> None:
-    names = ["generation/api.py", "generation/services/submission.py"]
+    names = ["generation/api.py", "generation/proof_run.py", "generation/services/submission.py"]
+    names += [
+        "generation/services/job_adapters.py",
+        "generation/services/parameters.py",
+        "generation/services/adapters.py",
+    ]
+    names += ["adapters/services/proofs.py"]
     names += ["musicgen_site/access.py", "musicgen_site/security.py"]
+    names += ["adapters/api.py", "adapters/services/editing.py", "musicgen_site/request_bounds.py"]
+    names += [
+        "adapters/format/inspection.py",
+        "adapters/format/recognise.py",
+        "adapters/format/safetensors_header.py",
+    ]
+    names += [f"adapters/importing/{path.name}" for path in (ROOT / "adapters" / "importing").glob("*.py")]
+    names += ["registry/downloads/refusals.py"]
     sources = [(ROOT / name).read_text(encoding="utf-8") for name in names]
     codes = {code for source in sources for code in re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', source)}
     assert "DURATION_TOO_LONG" in codes

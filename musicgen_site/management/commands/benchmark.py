@@ -8,17 +8,22 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from musicgen_site.benchmarks import switching
+from musicgen_site.benchmarks import adapters, switching
+
+BENCHMARKS = {"switching": switching.run, "adapters": adapters.run}
 
 
 class Command(BaseCommand):
-    """So far one benchmark: `switching`."""
+    """Runs one of the benchmarks: `switching` of models, `adapters`."""
 
-    help = "Measure this machine: switch times, cold and warm, beside a fresh process."
+    help = (
+        "Measure this machine: switching models, cold and warm, beside a fresh process; or changing adapters "
+        "beside reloading the checkpoint."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options."""
-        parser.add_argument("name", choices=["switching"], help="What to measure.")
+        parser.add_argument("name", choices=list(BENCHMARKS), help="What to measure.")
         parser.add_argument("--rounds", type=int, default=3, help="How often; the median is told.")
         parser.add_argument(
             "--checkpoint", type=Path, help="Checkpoint folder to load instead of a made one."
@@ -27,16 +32,43 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Measure and print."""
-        figures = switching.run(
+        figures = BENCHMARKS[options["name"]](
             rounds=max(1, options["rounds"]), checkpoint=options["checkpoint"], say=self.stderr.write
         )
         if options["json"]:
             self.stdout.write(json.dumps(figures))
             return
         self.stdout.write(f"{figures['hardware']}, checkpoint of {figures['checkpoint_bytes'] / 1e9:.2f} GB")
+        if options["name"] == "switching":
+            self._tell_switching(figures)
+        else:
+            self._tell_adapters(figures)
+
+    def _tell_switching(self, figures: dict[str, Any]) -> None:
         for name in ("cold_seconds", "warm_seconds", "fresh_process_seconds"):
             self.stdout.write(f"{name.removesuffix('_seconds').replace('_', ' '):>14}: {figures[name]} s")
         self.stdout.write(
             f"A cold switch takes {figures['cold_to_fresh_process']:.2f} times a fresh process,"
             f" a warm one {figures['warm_to_fresh_process']:.3f} times."
+        )
+
+    def _tell_adapters(self, figures: dict[str, Any]) -> None:
+        self.stdout.write(
+            f"adapters of {figures['adapter_bytes'] / 1e6:.1f} MB, rank {figures['adapter_rank']}"
+        )
+        lines = {
+            "first adapter attached": "first_use_seconds",
+            "another attached": "change_seconds",
+            "checkpoint reloaded": "reload_seconds",
+            "first frame with another": "change_to_frame_seconds",
+            "first frame after reload": "reload_to_frame_seconds",
+            "half a second without": "frames_seconds_without",
+            "half a second with one": "frames_seconds_with",
+        }
+        for words, name in lines.items():
+            self.stdout.write(f"{words:>26}: {figures[name]} s")
+        self.stdout.write(
+            f"From one adapter to another takes {figures['change_to_reload']:.3f} times reloading the checkpoint,"
+            f" {figures['change_to_reload_with_frame']:.2f} times with the first frame of the next take."
+            f" Frames with one take {figures['with_to_without']:.2f} times as long as without."
         )

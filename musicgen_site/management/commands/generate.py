@@ -14,17 +14,19 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from channels.db import database_sync_to_async
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from generation import audio_files, cards
+from generation.database import in_database
 from generation.dispatcher import Dispatcher
 from generation.models import Job, JobStatus, Take
 from generation.services import jobs, takes
+from generation.services.adapter_names import wish_of
 from generation.services.hosts import running_host
-from generation.services.submission import GenerationRefused, GenerationRequest, submit_job
+from generation.services.refusals import GenerationRefused
+from generation.services.submission import GenerationRequest, submit_job
 from musicgen_site.access import get_owner
 from musicgen_site.database import prepare_database
 from musicgen_site.progress_line import ProgressLine
@@ -53,6 +55,13 @@ class Command(BaseCommand):
         parser.add_argument("--top-k", type=int, metavar="N", help="0 to 2048, default 250; 0 turns it off.")
         parser.add_argument("--top-p", type=float, metavar="F", help="0 to 1, default 0; 0 turns it off.")
         parser.add_argument(
+            "--adapter",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help='Adapter to use, by name or number, with its strength after a colon: "Jazz v1.0:0.8". Repeatable.',
+        )
+        parser.add_argument(
             "--out", required=True, metavar="FILE", help="File to write: .wav, .flac, .ogg or .mp3."
         )
         parser.add_argument("--user", metavar="NAME", help="Shared mode: whose library the take goes to.")
@@ -75,6 +84,7 @@ class Command(BaseCommand):
                     temperature=options["temperature"],
                     top_k=options["top_k"],
                     top_p=options["top_p"],
+                    adapters=tuple(wish_of(text) for text in options["adapter"]),
                 ),
             )
         except audio_files.UnknownFormat as problem:
@@ -138,14 +148,14 @@ class Command(BaseCommand):
         try:
             while True:
                 job: Job
-                job, line, percent = await _db(_look)(job_id)
+                job, line, percent = await in_database(_look)(job_id)
                 show(line, percent)
                 if not job.is_unfinished:
                     return job
                 if interrupted.is_set() and not asked:
                     asked = True
-                    await _db(jobs.request_cancel)(job)
-                if working is None and await _db(running_host)() is None:
+                    await in_database(jobs.request_cancel)(job)
+                if working is None and await in_database(running_host)() is None:
                     # At the start nobody is there; later a server that was working may only be slow to answer.
                     alone_since = alone_since or time.monotonic()
                     waited = time.monotonic() - alone_since
@@ -206,7 +216,3 @@ def _copy(source: Path, target: Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def _db(function: Any) -> Any:
-    return database_sync_to_async(function, thread_sensitive=False)

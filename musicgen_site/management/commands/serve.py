@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 from django.conf import settings
@@ -45,6 +46,10 @@ class Command(BaseCommand):
             check_limits(studio.max_duration_seconds)
         except UnknownLimits as problem:
             raise CommandError(str(problem)) from problem
+
+        # Uploads wait here: the system's own place for temporary files is memory on many machines.
+        studio.incoming_folder.mkdir(mode=0o700, exist_ok=True)
+        tempfile.tempdir = str(studio.incoming_folder)
 
         # Twisted and the consumers take a moment to import: only once it is clear that we will serve.
         from channels.layers import get_channel_layer

@@ -9,11 +9,11 @@ import signal
 import time
 from typing import Any, NoReturn
 
-from channels.db import database_sync_to_async
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from generation.api_schemas import SwitchOut
+from generation.database import in_database
 from generation.dispatcher import Dispatcher
 from generation.services.hosts import running_host
 from generation.switch_card import switch_card
@@ -113,14 +113,14 @@ class Command(BaseCommand):
         try:
             while True:
                 switch: ModelSwitch
-                switch, line, percent = await _db(_look)(switch_id)
+                switch, line, percent = await in_database(_look)(switch_id)
                 show(f"{switch.model.display_name}: {line}", percent)
                 if not switch.is_open:
                     return switch
                 if interrupted.is_set() and time.monotonic() - asked_at > PATIENCE:
                     asked_at = time.monotonic()
-                    await _db(cancel_switch)(switch)
-                if working is None and await _db(running_host)() is None:
+                    await in_database(cancel_switch)(switch)
+                if working is None and await in_database(running_host)() is None:
                     # It also ends a switch whose server was killed: its first look is at leases.
                     dispatcher = Dispatcher(only_switch=switch_id)
                     # Its news would be drawn through the progress line.
@@ -140,7 +140,3 @@ def _look(switch_id: int) -> tuple[ModelSwitch, str, float | None]:
     switch = ModelSwitch.objects.select_related("model", "previous").get(pk=switch_id)
     card = switch_card(switch)
     return switch, card.status_line, card.percent
-
-
-def _db(function: Any) -> Any:
-    return database_sync_to_async(function, thread_sensitive=False)

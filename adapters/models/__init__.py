@@ -1,0 +1,13 @@
+"""Rows of the adapters: each adapter with what its file tells, and each proof that one works with a model."""
+
+from adapters.models.adapter import MAX_STRENGTH, Adapter, AdapterQuerySet, AdapterSource
+from adapters.models.proof import AdapterProof, ProofStatus
+
+__all__ = [
+    "MAX_STRENGTH",
+    "Adapter",
+    "AdapterProof",
+    "AdapterQuerySet",
+    "AdapterSource",
+    "ProofStatus",
+]

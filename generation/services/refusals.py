@@ -1,0 +1,31 @@
+"""Why a request for music is refused: one sentence a field, with a code and figures for scripts.
+
+Every check of a request answers with these; page, API and command only print them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why one field was refused: a sentence, a code for scripts, and the figures it rests on."""
+
+    message: str
+    code: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class GenerationRefused(ValueError):
+    """The request was not queued. `refusals` is by field, in the form's order; `str()` is the first sentence."""
+
+    def __init__(self, refusals: dict[str, Refusal]) -> None:
+        self.refusals = refusals
+        self.first = next(iter(refusals.values()))
+        super().__init__(self.first.message)
+
+
+class QueueFull(GenerationRefused):
+    """The person has as many unfinished jobs as the studio allows."""
