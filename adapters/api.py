@@ -188,10 +188,10 @@ def adapter_import(request: HttpRequest) -> Any:
     },
     operation_id="edit_adapter",
 )
-def adapter_edit(request: HttpRequest, adapter_id: int, wording: AdapterWording) -> Any:
+def adapter_edit(request: HttpRequest, adapter_id: int, wanted: AdapterWording) -> Any:
     """Change what is said of an adapter. Fields that are left out stay; `base_model` "" means unknown."""
     _staff(request)
-    adapter = edit_adapter(get_adapter(adapter_id), _wording(wording))
+    adapter = edit_adapter(get_adapter(adapter_id), _wording(wanted))
     return AdapterOut.of(adapter, _active_model())
 
 
@@ -210,7 +210,9 @@ def _import(source: Source, fields: AdapterWording, user: User) -> ImportResult:
 
 
 def _source(wanted: ImportIn) -> Source:
-    if bool(wanted.hf_model_id) == bool(wanted.folder):
+    if wanted.hf_model_id and wanted.folder:
+        raise AdapterRefused("NO_SOURCE", "Send `hf_model_id` or `folder`, not both.")
+    if not wanted.hf_model_id and not wanted.folder:
         raise AdapterRefused(
             "NO_SOURCE",
             "Say where the adapter is: send `hf_model_id` or `folder`, or a zip as a form with the field `file`.",

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from ninja import Schema
-from pydantic import ConfigDict, Field, StrictFloat, StrictInt
+from pydantic import ConfigDict, Field, StrictFloat
 
 from adapters.models import Adapter, AdapterProof
 from registry.api_schemas import BaseModelOut
@@ -174,7 +174,7 @@ class AdapterWording(Schema):
     version: str | None = Field(None, description="Any text; 1.0 without one.")
     description: str | None = None
     trigger_words: str | None = Field(None, description="Words it was trained to answer to, for the prompt.")
-    default_strength: StrictFloat | StrictInt | None = Field(None, description="0 to 2. Default 1.")
+    default_strength: StrictFloat | None = Field(None, description="0 to 2. Default 1.")
     base_model: str | None = Field(
         None,
         description="Model id or Hugging Face id, where the files do not name the base or name it wrongly.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,9 +70,12 @@ def _import(request: HttpRequest) -> ImportResult:
     place = request.POST.get("hf_model_id" if kind == "hub" else "folder", "").strip()
     if not place or "\0" in place:
         raise AdapterRefused("SOURCE_MISSING", _MISSING[kind], field=kind)
-    return _import_from(
-        request, HubSource(place) if kind == "hub" else FolderSource(Path(place).expanduser())
-    )
+    if kind == "hub":
+        return _import_from(request, HubSource(place))
+    folder = Path(os.path.expanduser(place))  # noqa: PTH111 - Path's raises for a person who is not there
+    if not folder.is_absolute():
+        raise AdapterRefused("SOURCE_MISSING", _MISSING[kind], field=kind)
+    return _import_from(request, FolderSource(folder))
 
 
 def _import_from(request: HttpRequest, source: Source) -> ImportResult:

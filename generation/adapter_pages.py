@@ -14,7 +14,7 @@ from django.db.models import Count, Max
 from adapters.format.compatibility import Verdict
 from adapters.models import Adapter, AdapterProof, ProofStatus
 from adapters.services.choices import AdapterChoice, choice_for, usable_for
-from gated_configs.wording import plain_number, spoken_bytes
+from gated_configs.wording import plain_number, spoken_bytes, spoken_seconds
 from generation import settings_page
 from generation.adapter_access import may_change
 from generation.installation import installed_folder
@@ -272,7 +272,7 @@ def proof_card(proof: AdapterProof) -> ProofCard:
             "Afterwards the model was exactly what it had been.",
         ]
         where = " · ".join(part for part in (proof.device.upper(), proof.dtype) if part)
-        took = f" in {plain_number(round(proof.seconds, 1))}\u202fs" if proof.seconds else ""
+        took = f" in {spoken_seconds(max(0.1, proof.seconds))}" if proof.seconds else ""
         sentence = f"Measured on a fixed input{took}{f' ({where})' if where else ''}."
     elif status == ProofStatus.FAILED:
         sentence = proof.error_message

@@ -5,6 +5,8 @@ A view reads the form, calls one service, and answers with a page or the partial
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -15,10 +17,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from adapters.format.compatibility import contradiction
 from adapters.format.errors import AdapterRefused
 from adapters.models import Adapter
+from adapters.models.adapter import describe_architecture
 from adapters.services.choices import choice_for
 from adapters.services.editing import edit_adapter
+from adapters.services.proofs import failed_on
 from generation import adapter_pages
 from generation.adapter_access import check_staff, get_adapter, go_to, is_htmx, may_change
 from generation.adapter_details import DETAILS, sent_values, values_of, wording_of
@@ -52,9 +57,10 @@ def adapters_list(request: HttpRequest) -> HttpResponse:
     if query:
         found = found.search(query)
     if model is not None and show == "usable":
-        found = found.compatible_with(model)
+        found = found.compatible_with(model).exclude(pk__in=failed_on(model))
     elif model is not None and show == "locked":
-        found = found.incompatible_with(model)
+        usable = Adapter.objects.compatible_with(model).exclude(pk__in=failed_on(model))
+        found = found.exclude(pk__in=usable.values("pk"))
     else:
         show = ""
     page = Paginator(found, ADAPTERS_PER_PAGE).get_page(request.GET.get("page"))
@@ -163,8 +169,12 @@ def adapter_edit(request: HttpRequest, pk: int) -> HttpResponse:
     context: dict[str, Any] = {"adapter": adapter, "label": str(adapter), "models": _possible_bases(adapter)}
     if request.method != "POST":
         return render(request, "adapters/edit.html", context | {"values": values_of(adapter), "errors": {}})
+    wording = wording_of(request.POST)
+    if wording.default_strength is None and "default_strength" in request.POST:
+        # Cleared, which an import takes for "as usual": here it would seem saved and be as before.
+        wording = replace(wording, default_strength=math.nan)
     try:
-        edit_adapter(adapter, wording_of(request.POST))
+        edit_adapter(adapter, wording)
     except AdapterRefused as refused:
         field = str(refused.facts.get("field", ""))
         is_of_field = field in DETAILS
@@ -183,11 +193,12 @@ def adapter_edit(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _possible_bases(adapter: Adapter) -> list[ModelConfig]:
-    """Models that its shapes do not rule out, and the one that it has."""
+    """Models that its own shapes do not rule out, whatever base it has now, and that one."""
     return [
         model
         for model in list_models()
-        if model.pk == adapter.base_model_id or adapter.judge(model).is_usable
+        if model.pk == adapter.base_model_id
+        or not contradiction(adapter.fingerprint, describe_architecture(model))
     ]
 
 

@@ -12,29 +12,16 @@ from generation.cards import JobCard
 from generation.models import Job, Take
 from generation.switch_card import switch_card
 from registry.api_schemas import ErrorOut as ErrorOut  # shared, and read from here by this app's routes
+from registry.api_schemas import ModelFacts
 from registry.models import ModelSwitch, whole_if_equal
 
 
-class ModelOut(Schema):
+class ModelOut(ModelFacts):
     """One model and what it can do."""
 
-    id: str
-    display_name: str
-    hf_model_id: str
-    max_duration_seconds: float = Field(description="Longest take, the operator's override included.")
-    recommended_duration_seconds: float
-    tokens_per_second: int = Field(description="Frames of the codec for each second of audio.")
-    vram_requirement_gb: float = Field(description="Memory it needs, in GB of 10^9 bytes.")
-    sample_rate: int
-    channels: int
-    codebooks: int
     parameters: int | None
     description: str
-    licence: str = Field(description="Licence of the weights.")
     licence_url: str
-    is_active: bool = Field(description="Whether new jobs use it by default.")
-    is_playable: bool
-    unplayable_reason: str
     is_installed: bool = Field(description="Whether its files are on this machine.")
     is_loaded: bool = Field(description="Whether an engine holds it in memory.")
 

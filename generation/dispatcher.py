@@ -12,6 +12,7 @@ import os
 import platform
 import secrets
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +77,8 @@ class Dispatcher:
         self._last_state = ""
         self._began = False
         self._busy_until = time.monotonic()
+        self._row_lock = threading.Lock()  # of this host's row, and of:
+        self._has_left = False
 
     @property
     def _serves_all(self) -> bool:
@@ -346,7 +349,9 @@ class Dispatcher:
     def _beat(self) -> None:
         living = self._pool.living()
         shown = self._job.job.model_id if self._job is not None else ""
-        newest = self._pool.loaded(shown) or (living[0] if living else None)
+        active = ModelConfig.objects.filter(is_active=True).values_list("pk", flat=True).first() or ""
+        # At rest the active model is what pages name, whichever was used last for a proof or somebody's job.
+        newest = self._pool.loaded(shown or active) or (living[0] if living else None)
         loaded = newest.loaded if newest is not None else None
         loading = self._load_stage
         model_id = loading[0] if loading is not None else shown or (newest.model_id if newest else "")
@@ -362,9 +367,11 @@ class Dispatcher:
             "last_error": self._last_error,
             "heartbeat_at": timezone.now(),
         }
-        if not EngineHost.objects.filter(pk=self.host).update(**facts):
-            # Another host took us for dead, after a long sleep of this machine for example.
-            self._announce()
+        # A beat may still be under way in its thread when the loop that sent it is over: it must not come after the end.
+        with self._row_lock:
+            if not self._has_left and not EngineHost.objects.filter(pk=self.host).update(**facts):
+                # Another host took us for dead, after a long sleep of this machine for example.
+                self._announce()
 
     def _runner_facts(self, runner: Runner) -> dict[str, Any]:
         assert runner.loaded is not None
@@ -379,7 +386,9 @@ class Dispatcher:
         }
 
     def _sign_off(self) -> None:
-        EngineHost.objects.filter(pk=self.host).delete()
+        with self._row_lock:
+            self._has_left = True
+            EngineHost.objects.filter(pk=self.host).delete()
         with contextlib.suppress(OSError):
             for leftover in self._scratch.glob("*"):
                 leftover.unlink()

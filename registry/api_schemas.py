@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from ninja import Schema
-from pydantic import ConfigDict, Field
+from typing import Annotated
 
-from registry.models import ModelConfig
+from ninja import Schema
+from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from registry.models import ModelConfig, whole_if_equal
+
+#: 30 and 2.5 in JSON, never 30.0: limits are mostly whole.
+PlainNumber = Annotated[float, PlainSerializer(whole_if_equal), WithJsonSchema({"type": "number"})]
 
 
 class ErrorOut(Schema):
@@ -20,16 +25,16 @@ class ErrorOut(Schema):
     )
 
 
-class BaseModelOut(Schema):
-    """A model as an adapter's base: what decides what can be made with it."""
+class ModelFacts(Schema):
+    """What decides what can be made with a model."""
 
     id: str
     display_name: str
     hf_model_id: str
-    max_duration_seconds: float = Field(description="Longest take, the operator's override included.")
-    recommended_duration_seconds: float
+    max_duration_seconds: PlainNumber = Field(description="Longest take, the operator's override included.")
+    recommended_duration_seconds: PlainNumber
     tokens_per_second: int = Field(description="Frames of the codec for each second of audio.")
-    vram_requirement_gb: float = Field(description="Memory it needs, in GB of 10^9 bytes.")
+    vram_requirement_gb: PlainNumber = Field(description="Memory it needs, in GB of 10^9 bytes.")
     sample_rate: int
     channels: int
     codebooks: int
@@ -37,6 +42,10 @@ class BaseModelOut(Schema):
     is_active: bool = Field(description="Whether new jobs use it by default.")
     is_playable: bool
     unplayable_reason: str
+
+
+class BaseModelOut(ModelFacts):
+    """A model as an adapter's base."""
 
     @classmethod
     def of(cls, model: ModelConfig) -> BaseModelOut:

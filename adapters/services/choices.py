@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from adapters.format.compatibility import Judgement, Verdict
 from adapters.models import Adapter, AdapterProof, ProofStatus
-from adapters.services.proofs import proofs_on
+from adapters.services.proofs import failed_pairs, proofs_on
 from registry.models import ModelConfig
 
 
@@ -47,15 +47,15 @@ class AdapterChoice:
 
 def choice_for(adapter: Adapter, model: ModelConfig) -> AdapterChoice:
     """One adapter on one model."""
-    return _choice(adapter, model, proofs_on(model).get(adapter.pk), _playable())
+    return _choice(adapter, model, proofs_on(model).get(adapter.pk), _playable(), failed_pairs())
 
 
 def usable_for(model: ModelConfig) -> list[AdapterChoice]:
     """Every adapter for a model: usable ones first, each group by name."""
     proofs = proofs_on(model)
-    playable = _playable()
+    playable, failed = _playable(), failed_pairs()
     adapters = Adapter.objects.select_related("base_model")
-    choices = [_choice(adapter, model, proofs.get(adapter.pk), playable) for adapter in adapters]
+    choices = [_choice(adapter, model, proofs.get(adapter.pk), playable, failed) for adapter in adapters]
     # The table is ordered by name, and sorting keeps that order within each group.
     return sorted(choices, key=lambda choice: not choice.is_usable)
 
@@ -65,27 +65,29 @@ def _playable() -> list[ModelConfig]:
 
 
 def _choice(
-    adapter: Adapter, model: ModelConfig, proof: AdapterProof | None, playable: list[ModelConfig]
+    adapter: Adapter,
+    model: ModelConfig,
+    proof: AdapterProof | None,
+    playable: list[ModelConfig],
+    failed: frozenset[tuple[int, str]],
 ) -> AdapterChoice:
     judgement = adapter.judge(model)
     choice = AdapterChoice(adapter=adapter, judgement=judgement, proof=proof, unlock_model=None)
     if choice.is_usable or judgement.verdict is Verdict.BROKEN:
         return choice
+    # Where its proof failed it would be locked again after the switch.
+    others = [each for each in playable if each.pk != model.pk and (adapter.pk, each.pk) not in failed]
     return AdapterChoice(
-        adapter=adapter, judgement=judgement, proof=proof, unlock_model=_unlocking(adapter, model, playable)
+        adapter=adapter, judgement=judgement, proof=proof, unlock_model=_unlocking(adapter, others)
     )
 
 
-def _unlocking(adapter: Adapter, locked_on: ModelConfig, playable: list[ModelConfig]) -> ModelConfig | None:
+def _unlocking(adapter: Adapter, others: list[ModelConfig]) -> ModelConfig | None:
     """The playable model that it should rather be used with: the one that fits best, in people's order."""
-    fits = {
-        each.pk: verdict
-        for each in playable
-        if each.pk != locked_on.pk and (verdict := adapter.judge(each)).is_usable
-    }
+    fits = {each.pk: verdict for each in others if (verdict := adapter.judge(each)).is_usable}
     order = [Verdict.EXACT, Verdict.SAME_ARCHITECTURE, Verdict.UNKNOWN_BASE]
     return min(
-        (each for each in playable if each.pk in fits),
+        (each for each in others if each.pk in fits),
         key=lambda each: order.index(fits[each.pk].verdict),
         default=None,
     )

@@ -113,6 +113,18 @@ def proofs_on(model: ModelConfig) -> dict[int, AdapterProof]:
     return {proof.adapter_id: proof for proof in newest}
 
 
+def failed_on(model: ModelConfig) -> list[int]:
+    """Keys of the adapters whose newest proof on a model failed: their files fit it, and they cannot be used."""
+    return [pk for pk, proof in proofs_on(model).items() if proof.status == ProofStatus.FAILED]
+
+
+def failed_pairs() -> frozenset[tuple[int, str]]:
+    """Keys of every adapter and model whose newest proof together failed."""
+    proofs = AdapterProof.objects.order_by("updated_at", "id").values_list("adapter_id", "model_id", "status")
+    newest = {(adapter, model): status for adapter, model, status in proofs}
+    return frozenset(pair for pair, status in newest.items() if status == ProofStatus.FAILED)
+
+
 def unproven_on(model: ModelConfig) -> AdapterQuerySet:
     """Adapters that fit a model as far as files tell, and were neither proven nor refused on it yet."""
     settled = AdapterProof.objects.filter(adapter=OuterRef("pk"), model=model).exclude(

@@ -76,6 +76,7 @@ def test_the_list_tells_each_adapter_with_its_base_and_verdict(local: Client, ad
     base = row["base_model_config"]
     assert (base["id"], base["display_name"]) == ("musicgen-small", "MusicGen Small")
     assert (base["max_duration_seconds"], base["hf_model_id"]) == (30, "facebook/musicgen-small")
+    assert isinstance(base["max_duration_seconds"], int), "30 and not 30.0"
     verdict = row["verdict"]
     assert (verdict["model_id"], verdict["verdict"]) == (told["current_model"], "incompatible")
     assert verdict["is_usable"] is False
@@ -307,7 +308,8 @@ def test_a_base_can_be_set_and_taken_away(local: Client, adapter: Adapter) -> No
 def test_an_edit_out_of_bounds_is_refused(
     change: dict[str, Any], code: str, local: Client, adapter: Adapter
 ) -> None:
-    assert_refused(send(local, f"/{adapter.pk}", "patch", **change), 400, code)
+    told = assert_refused(send(local, f"/{adapter.pk}", "patch", **change), 400, code)
+    assert set(told["errors"]) == set(change), "fields as the request calls them"
     adapter.refresh_from_db()
     assert (adapter.name, adapter.default_strength) == ("Jazz", 1.0)
 

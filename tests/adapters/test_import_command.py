@@ -108,6 +108,7 @@ def test_notes_are_said(db: None, tmp_path: Path) -> None:
     [
         ("none", "no folder or file 'none' here"),
         ("./none", "Check the path"),
+        ("~nobody-of-this-name/x", "Check the path"),
         ("/none/at/all", "Check the path"),
         ("none.zip", "no folder or file"),
         ("a/b/c", "Check the path"),

@@ -278,6 +278,11 @@ def test_a_failed_proof_locks_it_with_its_reason(
     assert not choices[loose.pk].is_usable
     assert choices[loose.pk].reason == "Failed its proof on this model: It changes nothing."
     assert choices[loose.pk].unlock_model == dwarfs["stereo"]
+    # Nobody is sent to a model on which it failed as well.
+    record_failure(
+        adapter=loose, model=dwarfs["stereo"], code="ADAPTER_NO_EFFECT", message="It changes nothing."
+    )
+    assert choice_for(loose, mono).unlock_model != dwarfs["stereo"]
 
 
 def test_the_offer_takes_few_queries_however_long_it_is(
@@ -287,5 +292,5 @@ def test_the_offer_takes_few_queries_however_long_it_is(
     dwarfs: dict[str, ModelConfig],
     django_assert_num_queries: Any,
 ) -> None:
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         assert len(usable_for(dwarfs["mono"])) == 3

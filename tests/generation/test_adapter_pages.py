@@ -209,6 +209,8 @@ def test_a_refused_import_keeps_the_form(client: Client, models: dict[str, Model
         ({"source": "zip"}, "Choose a zip file first."),
         ({"source": "hub", "hf_model_id": " "}, "Write the repository as owner/name."),
         ({"source": "folder", "folder": ""}, "Write the full path of the folder."),
+        ({"source": "folder", "folder": "here"}, "Write the full path of the folder."),
+        ({"source": "folder", "folder": "~nobody-of-this-name/x"}, "Write the full path of the folder."),
     ],
 )
 def test_a_form_that_names_nothing_is_told_so(sent: dict[str, str], sentence: str, client: Client) -> None:
@@ -295,6 +297,24 @@ def test_a_failed_proof_locks_it_and_says_why(client: Client, jazz: Adapter) -> 
     assert "data-locked" in row
     assert "disabled" in row
     assert "It changes nothing." in row
+    for show, names in (("usable", []), ("locked", ["Jazz v1.0"])):
+        listed = client.get(f"/adapters/?show={show}").context["rows"]
+        assert [row.label for row in listed] == names
+
+
+def test_a_base_that_was_chosen_wrongly_can_be_changed_for_any_that_the_shapes_allow(
+    client: Client, jazz: Adapter
+) -> None:
+    twin = ModelConfig.objects.get(pk="narrow")
+    twin.pk, twin.hf_model_id, twin.display_name, twin.is_active = "stereo", "studio/stereo", "Stereo", False
+    twin.channels = 2
+    twin.save(force_insert=True)
+    Adapter.objects.filter(pk=jazz.pk).update(channels=None)
+    jazz.refresh_from_db()
+    assert not jazz.judge(twin).is_usable
+    offered = [model.pk for model in client.get(f"/adapters/{jazz.pk}/edit/").context["models"]]
+    assert "stereo" in offered
+    assert "wide" not in offered
 
 
 def test_an_adapter_that_is_not_there(client: Client) -> None:
@@ -329,6 +349,7 @@ def test_edit_changes_what_people_say(client: Client, jazz: Adapter) -> None:
         ("base_model", "wide", "Model Wide cannot be its base model"),
         ("version", "1.0", "There is another adapter called 'Brass v1.0'"),
         ("default_strength", "abc", "The strength goes from 0 to 2"),
+        ("default_strength", "", "The strength goes from 0 to 2"),
     ],
 )
 def test_a_refused_edit_changes_nothing_and_keeps_the_form(

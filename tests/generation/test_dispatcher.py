@@ -306,3 +306,22 @@ def test_a_cancel_while_loading_ends_the_job_at_once(engine: Engine, owner: User
         )
 
     wait_until(nothing_is_left_over, seconds=20, what="a process for each loaded model and no other")
+
+
+def test_a_beat_that_comes_after_the_end_leaves_no_host_behind(owner: User) -> None:
+    """Its thread cannot be cancelled with the loop that sent it."""
+    leaving = Dispatcher(only_switch=0)
+    leaving._announce()
+    assert EngineHost.objects.filter(pk=leaving.host).exists()
+    leaving._sign_off()
+    leaving._beat()
+    assert not EngineHost.objects.filter(pk=leaving.host).exists()
+
+
+def test_a_host_that_was_taken_for_dead_comes_back_with_its_next_beat(owner: User) -> None:
+    living = Dispatcher(only_switch=0)
+    living._announce()
+    EngineHost.objects.filter(pk=living.host).delete()
+    living._beat()
+    assert EngineHost.objects.filter(pk=living.host).exists()
+    living._sign_off()

@@ -98,6 +98,10 @@ def test_an_adapter_for_a_model_that_is_not_loaded_is_proven_once_the_engine_has
     wait_until(lambda: adapter.proofs.exists(), seconds=PATIENCE, what="its proof")
     assert (adapter.proofs.get().model, adapter.proofs.get().status) == (wide, ProofStatus.PASSED)
     assert ModelConfig.objects.get(is_active=True) == mono
+    wait_until(lambda: engine.pid_of(mono.pk) is not None, seconds=PATIENCE, what="the active model's load")
+    engine.dispatcher._pool.touch(engine.dispatcher._pool.loaded(wide.pk))
+    engine.dispatcher._beat()
+    assert EngineHost.objects.get(pk=engine.dispatcher.host).model_id == mono.pk, "pages name the active one"
 
 
 def test_an_unproven_adapter_is_proven_before_its_first_use(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,7 +105,7 @@ class Command(BaseCommand):
 
 def source_of(text: str) -> Source:
     """What a person means: a path that is there, else a hub id. Raises AdapterRefused for what looks like neither."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises for a person who is not there
     try:
         if text and path.is_dir():
             return FolderSource(path)
