@@ -11,8 +11,10 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --no-input
 PYTHON_CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 # Extra arguments of pytest, as in: make test ARGS="tests/engine -x"
 ARGS ?=
-# Tests run side by side, a file at a time since modules share servers, browser tests last (tests/conftest.py).
-PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Tests run side by side, a file at a time since modules share servers, browser tests last (tests/conftest.py). One more
+# than there are cores: many of them wait for a server.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+PARALLEL ?= --numprocesses $(WORKERS) --maxprocesses 5 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test check lock clean system-packages
 

@@ -14,8 +14,9 @@ from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from generation import adapter_push, cards
+from generation import cards
 from generation.adapter_choices import adapter_choices, choices_context
+from generation.adapter_pages import push
 from generation.dispatcher import Dispatcher
 from generation.engine_state import engine_state
 from generation.events import owner_group
@@ -154,11 +155,11 @@ class StudioConsumer(AsyncWebsocketConsumer):
         if self.view == "studio":
             context = choices_context(self.user, adapter_choices())
             return out_of_band("generation/_adapter_choices.html", context)
-        return adapter_push.verdicts(self.view, self.user)
+        return push.verdicts(self.view, self.user)
 
     def _trial(self) -> str:
         """How far the comparison on the page is."""
-        return adapter_push.comparison(self.view, self.user)
+        return push.comparison(self.view, self.user)
 
     def _chip(self) -> str:
         return out_of_band("generation/_engine_chip.html", {"engine": engine_state()})

@@ -2,7 +2,9 @@
 
 from django.urls import path
 
-from generation import adapter_import_views, adapter_views, settings_views, views
+from generation import settings_views, views
+from generation.adapter_pages import import_views as adapter_import_views
+from generation.adapter_pages import views as adapter_views
 
 app_name = "generation"
 

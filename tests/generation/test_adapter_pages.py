@@ -17,12 +17,12 @@ from adapters.events import AdaptersChanged
 from adapters.models import Adapter, AdapterProof, ProofStatus
 from adapters.services.importing import ZipSource, import_adapter
 from gated_configs.wording import THIN_SPACE
-from generation.adapter_pages import proof_card
+from generation.adapter_pages.content import proof_card
+from generation.adapter_pages.trial_card import trial_card
 from generation.models import AdapterTrial, Job, JobAdapter, JobStatus, Take
 from generation.services import jobs, trials
 from generation.services.job_adapters import AdapterWish
 from generation.services.submission import GenerationRequest, submit_job
-from generation.trial_card import trial_card
 from registry.events import SwitchChanged, send
 from registry.models import ModelConfig
 from registry.services import activate_model

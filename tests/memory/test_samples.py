@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gated_configs.memory import Request, describe, estimate
+from tests.memory.accuracy import PAGE, page
 from tests.memory.samples import Sample, all_samples
 
 SAMPLES = all_samples()
@@ -99,3 +100,14 @@ def test_every_musicgen_total_is_the_known_one(
     assert architecture.music is not None
     assert (architecture.music.codebooks, architecture.music.channels) == (codebooks, channels)
     assert architecture.music.frame_rate == 50
+
+
+# Here, where every sample has been computed: elsewhere it would be done once more.
+
+
+def test_the_page_of_figures_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tests.memory.accuracy"
+
+
+def test_the_page_of_figures_admits_no_difference_silently() -> None:
+    assert "**differs**" not in page()

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from adapters.models import Adapter
-from generation.adapter_pages import page_context, stamp, trial_context
+from generation.adapter_pages.content import page_context, stamp, trial_context
 from generation.models import AdapterTrial
 from generation.partials import out_of_band
 

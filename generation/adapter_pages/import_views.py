@@ -25,8 +25,8 @@ from adapters.services.importing import (
 )
 from adapters.services.uploads import zip_of
 from gated_configs.wording import spoken_bytes
-from generation.adapter_access import check_staff, go_to, is_htmx
-from generation.adapter_details import DETAILS, sent_values, wording_of
+from generation.adapter_pages.access import check_staff, go_to, is_htmx
+from generation.adapter_pages.details import DETAILS, sent_values, wording_of
 from registry.services import ModelNotFound, list_models
 
 #: Refusals of the form itself, at the field of each source.

@@ -16,11 +16,11 @@ from adapters.models import Adapter, AdapterProof, ProofStatus
 from adapters.services.choices import AdapterChoice, choice_for, usable_for
 from gated_configs.wording import plain_number, spoken_bytes, spoken_seconds
 from generation import settings_page
-from generation.adapter_access import may_change
+from generation.adapter_pages.access import may_change
+from generation.adapter_pages.trial_card import trial_card
 from generation.installation import installed_folder
 from generation.models import AdapterTrial, JobAdapter, Take
 from generation.services.adapters import dependents_of
-from generation.trial_card import trial_card
 from registry.models import ModelConfig
 from registry.services import list_models
 

@@ -24,10 +24,16 @@ from adapters.models.adapter import describe_architecture
 from adapters.services.choices import choice_for
 from adapters.services.editing import edit_adapter
 from adapters.services.proofs import failed_on
-from generation import adapter_pages
-from generation.adapter_access import check_staff, get_adapter, go_to, is_htmx, may_change
-from generation.adapter_details import DETAILS, sent_values, values_of, wording_of
-from generation.adapter_pages import page_context, stamp, trial_context
+from generation.adapter_pages.access import check_staff, get_adapter, go_to, is_htmx, may_change
+from generation.adapter_pages.content import (
+    active_model,
+    adapter_rows,
+    depends_on,
+    page_context,
+    stamp,
+    trial_context,
+)
+from generation.adapter_pages.details import DETAILS, sent_values, values_of, wording_of
 from generation.forms import GenerationForm
 from generation.models import AdapterTrial
 from generation.services import trials
@@ -52,7 +58,7 @@ def adapters_list(request: HttpRequest) -> HttpResponse:
     """Every adapter with its verdict, searched and filtered."""
     query = request.GET.get("q", "").replace("\0", "")[:MAX_QUERY_CHARACTERS].strip()
     show = request.GET.get("show", "")
-    model = adapter_pages.active_model()
+    model = active_model()
     found = Adapter.objects.select_related("base_model")
     if query:
         found = found.search(query)
@@ -64,7 +70,7 @@ def adapters_list(request: HttpRequest) -> HttpResponse:
     else:
         show = ""
     page = Paginator(found, ADAPTERS_PER_PAGE).get_page(request.GET.get("page"))
-    rows, others = adapter_pages.adapter_rows(page.object_list, request.user)
+    rows, others = adapter_rows(page.object_list, request.user)
     filters = urlencode({name: value for name, value in (("q", query), ("show", show)) if value})
     context = {
         "rows": rows,
@@ -210,7 +216,7 @@ def adapter_delete(request: HttpRequest, pk: int) -> HttpResponse:
     label = str(adapter)
     if request.method != "POST":
         template = "adapters/_delete.html" if is_htmx(request) else "adapters/delete_page.html"
-        context = {"adapter": adapter, "label": label, "depends": adapter_pages.depends_on(adapter)}
+        context = {"adapter": adapter, "label": label, "depends": depends_on(adapter)}
         return render(request, template, context)
     delete_adapter(adapter)
     messages.info(request, f"Deleted {label}.")
@@ -224,7 +230,7 @@ def adapter_delete(request: HttpRequest, pk: int) -> HttpResponse:
 def adapter_switch(request: HttpRequest, pk: int) -> HttpResponse:
     """Keep the studio's form in the session and show the plan of the switch; then the form goes on as it was."""
     adapter = get_adapter(pk)
-    active = adapter_pages.active_model()
+    active = active_model()
     model = choice_for(adapter, active).unlock_model if active is not None else None
     sent = request.POST.urlencode()
     if len(sent) <= MAX_DRAFT_CHARACTERS:
