@@ -23,6 +23,10 @@ LOOKS = [
 ]
 
 
+#: Each scheme and each width once, for a page whose making takes long.
+BOTH_ENDS = [LOOKS[0], LOOKS[3]]
+
+
 @pytest.fixture(params=LOOKS)
 def look(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
     """A page in one scheme and width."""
@@ -134,6 +138,7 @@ def test_the_form_with_adapters(look: Page, with_adapters: RunningStudio) -> Non
     assert_accessible(look)
 
 
+@pytest.mark.parametrize("look", BOTH_ENDS, indirect=True)
 def test_a_comparison(look: Page, with_adapters: RunningStudio) -> None:
     look.goto(f"{with_adapters.url}adapters/?q=night")
     look.locator(".adapter-link").click()
