@@ -21,9 +21,9 @@ from adapters.importing.contents import (
 )
 from adapters.importing.store import DISK_FULL, check_room
 from adapters.importing.zip_directory import too_large
+from gated_configs.hub.errors import DISK_FULL as DOWNLOAD_DISK_FULL
+from gated_configs.hub.errors import MODEL_NOT_FOUND, STORAGE_ERROR
 from registry.downloads import DownloadCancelled, DownloadFailed, download, plan_download
-from registry.downloads.errors import DISK_FULL as DOWNLOAD_DISK_FULL
-from registry.downloads.errors import MODEL_NOT_FOUND, STORAGE_ERROR
 
 ADAPTER_NOT_ON_HUB: Final = "ADAPTER_NOT_ON_HUB"
 IMPORT_CANCELLED: Final = "IMPORT_CANCELLED"

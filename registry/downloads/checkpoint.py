@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from registry.downloads.cache import discard, size_of
-from registry.downloads.errors import (
+from gated_configs.hub.errors import (
     FILE_CORRUPT,
     INCOMPLETE,
     WRONG_ARCHITECTURE,
     DownloadCancelled,
     DownloadFailed,
 )
+from registry.downloads.cache import discard, size_of
 from registry.downloads.files import has_tokenizer, read_json, weight_files
 from registry.downloads.hashes import hash_file, is_proved, new_hasher, remember_proof
 from registry.downloads.plan import DownloadPlan, FilePlan

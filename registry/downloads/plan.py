@@ -16,6 +16,16 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from gated_configs.hub.client import Answer, Hub, hub_of, with_retries
+from gated_configs.hub.errors import (
+    HUB_UNREACHABLE,
+    MODEL_NOT_FOUND,
+    REVISION_NOT_FOUND,
+    WRONG_ARCHITECTURE,
+    DownloadFailed,
+    Interrupted,
+)
+from gated_configs.hub.refusals import check_answer, not_a_hub
 from registry.downloads.cache import (
     COMMIT,
     DEFAULT_REVISION,
@@ -26,17 +36,7 @@ from registry.downloads.cache import (
     size_of,
     storage_folder,
 )
-from registry.downloads.errors import (
-    HUB_UNREACHABLE,
-    MODEL_NOT_FOUND,
-    REVISION_NOT_FOUND,
-    WRONG_ARCHITECTURE,
-    DownloadFailed,
-    Interrupted,
-)
 from registry.downloads.files import has_weights, wanted_files
-from registry.downloads.hub import Answer, Hub, hub_of, with_retries
-from registry.downloads.refusals import check_answer, not_a_hub
 
 #: Bounds of what a hub may tell us. The largest real listings hold a few thousand files.
 MAX_LISTING_BYTES: Final = 16 * 1024 * 1024

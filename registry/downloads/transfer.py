@@ -17,6 +17,18 @@ from typing import BinaryIO, Final
 from filelock import Timeout
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
+from gated_configs.hub.client import Answer, Head, Hub, hub_of, with_retries
+from gated_configs.hub.errors import (
+    DISK_FULL,
+    FILE_CORRUPT,
+    HUB_ERROR,
+    INCOMPLETE,
+    STORAGE_ERROR,
+    DownloadCancelled,
+    DownloadFailed,
+    Interrupted,
+)
+from gated_configs.hub.refusals import check_answer
 from gated_configs.wording import gigabytes
 from registry.downloads.cache import (
     blob_path,
@@ -28,18 +40,7 @@ from registry.downloads.cache import (
     write_listing,
     write_ref,
 )
-from registry.downloads.errors import (
-    DISK_FULL,
-    FILE_CORRUPT,
-    HUB_ERROR,
-    INCOMPLETE,
-    STORAGE_ERROR,
-    DownloadCancelled,
-    DownloadFailed,
-    Interrupted,
-)
 from registry.downloads.hashes import hash_file, new_hasher, remember_proof
-from registry.downloads.hub import Answer, Head, Hub, hub_of, with_retries
 from registry.downloads.plan import (
     DownloadPlan,
     FilePlan,
@@ -48,7 +49,6 @@ from registry.downloads.plan import (
     is_present,
     missing_bytes,
 )
-from registry.downloads.refusals import check_answer
 
 #: Bytes that a download leaves free, for the database and takes.
 RESERVE_BYTES: Final = 100_000_000

@@ -559,7 +559,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
         monkeypatch.delenv(name)
     for module in (plan, transfer):
         monkeypatch.setattr(module, "PAUSES_SECONDS", (0.01, 0.01))
-    monkeypatch.setattr("registry.downloads.hub.get_token", lambda: os.environ.get("HF_TOKEN"))
+    monkeypatch.setattr("gated_configs.hub.client.get_token", lambda: os.environ.get("HF_TOKEN"))
     files = {
         **adapter_files(readme="---\nlicense: mit\n---\nWarm jazz.\n"),
         "training_args.bin": b"x",

@@ -113,7 +113,7 @@ def test_the_api_document_names_every_error_code() -> None:
         "adapters/format/safetensors_header.py",
     ]
     names += [f"adapters/importing/{path.name}" for path in (ROOT / "adapters" / "importing").glob("*.py")]
-    names += ["registry/downloads/refusals.py"]
+    names += ["gated_configs/hub/refusals.py"]
     sources = [(ROOT / name).read_text(encoding="utf-8") for name in names]
     codes = {code for source in sources for code in re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', source)}
     assert "DURATION_TOO_LONG" in codes

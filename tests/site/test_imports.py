@@ -26,6 +26,7 @@ LAYERS = {
 INDEPENDENT = {
     "generation/engine": ("adapters.format.",),
     "generation/training": ("generation.engine.delay.",),
+    "gated_configs/hub": ("gated_configs.wording.",),
     "gated_configs/memory": (),
     "adapters/format": (),
 }

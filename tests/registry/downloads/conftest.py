@@ -22,7 +22,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "127.0.0.1,localhost")
     for module in (plan, transfer):
         monkeypatch.setattr(module, "PAUSES_SECONDS", (0.01, 0.01, 0.02))
-    monkeypatch.setattr("registry.downloads.hub.get_token", lambda: os.environ.get("HF_TOKEN"))
+    monkeypatch.setattr("gated_configs.hub.client.get_token", lambda: os.environ.get("HF_TOKEN"))
 
 
 @pytest.fixture

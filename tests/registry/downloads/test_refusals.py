@@ -172,7 +172,9 @@ def test_a_pause_as_long_as_the_hub_asks_for(
     caller: Caller, fake: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("registry.downloads.hub._pause", lambda seconds, should_stop: pauses.append(seconds))
+    monkeypatch.setattr(
+        "gated_configs.hub.client._pause", lambda seconds, should_stop: pauses.append(seconds)
+    )
     monkeypatch.setattr(plan, "PAUSES_SECONDS", (1.0, 2.0, 4.0, 8.0))
     fake.limit_rate(retry_after="7", times=1)
     caller.plan()

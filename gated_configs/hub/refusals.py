@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gated_configs.wording import spoken_seconds
-from registry.downloads.errors import (
+from gated_configs.hub.client import Head, Hub
+from gated_configs.hub.errors import (
     BAD_TOKEN,
     GATED_NO_ACCESS,
     GATED_NO_TOKEN,
@@ -20,7 +20,7 @@ from registry.downloads.errors import (
     DownloadFailed,
     Interrupted,
 )
-from registry.downloads.hub import Head, Hub
+from gated_configs.wording import spoken_seconds
 
 #: A longer wait than this is for people to decide.
 _LONGEST_PAUSE_SECONDS: Final = 10

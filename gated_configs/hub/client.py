@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import httpx2
 from huggingface_hub import constants, get_token
 
-from registry.downloads.errors import (
+from gated_configs.hub.errors import (
     BAD_TOKEN,
     HUB_ERROR,
     HUB_UNREACHABLE,
