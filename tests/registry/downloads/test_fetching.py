@@ -504,18 +504,18 @@ def test_a_renamed_model_is_followed_with_the_token(caller: Caller, fake: FakeHu
 @pytest.mark.parametrize(
     ("address", "is_ours"),
     [
-        ("https://client.example/x", True),
+        ("https://hub.example/x", True),
         ("https://HUB.example:443/x", True),
-        ("http://client.example/x", False),
-        ("https://client.example:8443/x", False),
+        ("http://hub.example/x", False),
+        ("https://hub.example:8443/x", False),
         ("https://cdn.hub.example/x", False),
-        ("https://client.example.evil.test/x", False),
-        ("https://client.example@evil.test/x", False),
+        ("https://hub.example.evil.test/x", False),
+        ("https://hub.example@evil.test/x", False),
     ],
 )
 def test_which_server_is_the_hub_s_own(address: str, is_ours: bool) -> None:
-    assert client.is_same_server(httpx2.URL(address), httpx2.URL("https://client.example")) is is_ours
-    assert client.is_same_server(httpx2.URL("https://client.example"), httpx2.URL("http://client.example"))
+    assert client.is_same_server(httpx2.URL(address), httpx2.URL("https://hub.example")) is is_ours
+    assert client.is_same_server(httpx2.URL("https://hub.example"), httpx2.URL("http://hub.example"))
 
 
 def test_the_disk_is_asked_first(caller: Caller, fake: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
