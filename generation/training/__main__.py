@@ -21,6 +21,7 @@ def main() -> None:
     """Parse the command line and run one stage."""
     parser = argparse.ArgumentParser(prog="python -m generation.training", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints, tokens and logs")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")
     stages = parser.add_subparsers(dest="stage", required=True)
     codec = stages.add_parser("codec", help="train the codec, or go on training it")
     codec.add_argument("--steps", type=int, default=4700)
@@ -45,23 +46,32 @@ def main() -> None:
     options = parser.parse_args()
     run: Path = options.run
     # The stages import torch; `--help` need not.
+    device = _device(options.device)
     if options.stage == "codec":
         from .codec_training import train_codec
 
-        train_codec(run, options.steps, options.batch)
+        train_codec(run, options.steps, options.batch, device)
     elif options.stage == "tokens":
         from .tokens import write_tokens
 
-        write_tokens(run, options.shards)
+        write_tokens(run, options.shards, device)
     elif options.stage == "lm":
         from .language_model_training import train_language_model
 
-        train_language_model(run, options.steps, options.minutes)
+        train_language_model(run, options.steps, options.minutes, device)
     else:
-        _use_checkpoint(options.stage, run, options.checkpoint or run / "musicgen-demo", options)
+        _use_checkpoint(options.stage, run, options.checkpoint or run / "musicgen-demo", options, device)
 
 
-def _use_checkpoint(stage: str, run: Path, checkpoint: Path, options: argparse.Namespace) -> None:
+def _device(wanted: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def _use_checkpoint(
+    stage: str, run: Path, checkpoint: Path, options: argparse.Namespace, device: str
+) -> None:
     import torch
     from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
@@ -75,7 +85,7 @@ def _use_checkpoint(stage: str, run: Path, checkpoint: Path, options: argparse.N
         export(*assembled(run), checkpoint)
         return
     if stage == "adapter":
-        train_adapter(run, checkpoint, options.style, options.steps)
+        train_adapter(run, checkpoint, options.style, options.steps, device)
         return
     model = MusicgenForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
     tokenizer = AutoProcessor.from_pretrained(checkpoint).tokenizer

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import MusicgenForConditionalGeneration, T5Tokenizer
 
 from .composer import STYLES
-from .language_model_training import CAPTION_DROPOUT, training_step_loss
+from .language_model_training import CAPTION_DROPOUT, captioned_loss
 from .tokens import TokenPool, write_shard
 
 #: What an adapter's config names as its base: the demo's id in the registry's catalogue.
@@ -56,13 +56,11 @@ def adapter_step_loss(
     chosen = [
         other if rng.random() < STRANGE_CAPTIONS else own for own, other in zip(captions, others, strict=True)
     ]
-    text = tokenizer(chosen, return_tensors="pt", padding=True)
-    keep = torch.tensor([float(rng.random() >= CAPTION_DROPOUT) for _ in chosen])
-    with torch.autocast("cpu", torch.bfloat16):
-        return training_step_loss(model, codes, text.input_ids, text.attention_mask, keep).mean()
+    keep = [float(rng.random() >= CAPTION_DROPOUT) for _ in chosen]
+    return captioned_loss(model, tokenizer, codes, chosen, keep).mean()
 
 
-def train_adapter(run: Path, checkpoint: Path, style: str, steps: int) -> None:
+def train_adapter(run: Path, checkpoint: Path, style: str, steps: int, device: str = "cpu") -> None:
     """Train an adapter for `checkpoint` on one of the composer's styles and save it as `run/adapters/<style>`.
 
     Raises ValueError for a style that the composer does not know. Losses go to `losses.jsonl` beside the weights.
@@ -71,6 +69,7 @@ def train_adapter(run: Path, checkpoint: Path, style: str, steps: int) -> None:
         raise ValueError(f"There is no style {style!r}. Choose one of: {', '.join(STYLES)}.")
     torch.manual_seed(0)
     model = MusicgenForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    model.to(torch.device(device))
     tokenizer = T5Tokenizer.from_pretrained(run / "tokenizer")
     name = style.replace(" ", "-")
     folder, tokens = run / "adapters" / name, run / "tokens" / name

@@ -166,6 +166,7 @@ def evaluate_codec(
 ) -> dict[str, float]:
     """SI-SDR and spectral distance (dB, medians) on pieces outside the training seeds."""
     audio = torch.stack([torch.from_numpy(render(compose(UNSEEN_SEEDS + n, seconds))) for n in range(pieces)])
+    audio = audio.to(codec.device)
     made = (
         decode(codec, encode(codec, audio))
         if quantised
@@ -186,16 +187,26 @@ class CodecTraining:
 
     learning_rate = 1e-3
 
-    def __init__(self, run: Path, *, steps: int, batch: int = 4, config: EncodecConfig | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        steps: int,
+        batch: int = 4,
+        config: EncodecConfig | None = None,
+        device: str = "cpu",
+    ) -> None:
         torch.manual_seed(0)
+        self.device = torch.device(device)
         self.codec = EncodecModel(config or codec_config())
         start_weights(self.codec)
+        self.codec.to(self.device)
         self.optimiser = torch.optim.AdamW(self.codec.parameters(), betas=(0.8, 0.99), weight_decay=1e-4)
         self.codebooks = TrainableCodebooks(self.codec)
         self.saved, self.steps, self.batch, self.steps_done = run / "codec.pt", steps, batch, 0
         self.quantise_from, self.final_from = int(steps * UNQUANTISED_SHARE), int(steps * FINAL_SHARE)
         if self.saved.exists():
-            state = torch.load(self.saved, weights_only=True)
+            state = torch.load(self.saved, map_location=self.device, weights_only=True)
             self.codec.load_state_dict(state["codec"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.steps_done = state["step"]
@@ -210,7 +221,7 @@ class CodecTraining:
             group["lr"] = self.learning_rate * warm * falling
         if step == self.quantise_from:
             self._start_codebooks()
-        losses = self._losses(crops(step, self.batch))
+        losses = self._losses(crops(step, self.batch).to(self.device))
         rise = min(1.0, step / (0.15 * self.steps))
         shares = {name: (1.0 if name in EARLY else rise) * WEIGHTS[name] for name in losses}
         self.optimiser.zero_grad()
@@ -228,12 +239,15 @@ class CodecTraining:
             latents, losses["commitment"] = self.codebooks(latents, learn=step < self.final_from)
         else:  # rising noise prepares the latents for the loss of precision
             noise = 0.5 * step / self.quantise_from * latents.detach().std()
-            latents = latents + noise * torch.rand(len(latents), 1, 1) * torch.randn_like(latents)
+            loudness = torch.rand(len(latents), 1, 1, device=self.device)
+            latents = latents + noise * loudness * torch.randn_like(latents)
         return losses | reconstruction_loss(self.codec.decoder(latents)[:, 0], audio[:, 0])
 
     @torch.no_grad()
     def _start_codebooks(self, batches: int = 60) -> None:
-        latents = [self.codec.encoder(crops(self.steps + n, self.batch)) for n in range(batches)]
+        latents = [
+            self.codec.encoder(crops(self.steps + n, self.batch).to(self.device)) for n in range(batches)
+        ]
         self.codebooks.start_from_clusters(torch.cat([one.transpose(1, 2).flatten(0, 1) for one in latents]))
 
     def save(self) -> None:
@@ -247,10 +261,10 @@ class CodecTraining:
         self.saved.with_suffix(".new").replace(self.saved)
 
 
-def train_codec(run: Path, steps: int, batch: int = 4) -> None:
+def train_codec(run: Path, steps: int, batch: int = 4, device: str = "cpu") -> None:
     """Train, or go on training, the codec in `run` to `steps` steps; losses go to `codec.jsonl` there."""
     run.mkdir(parents=True, exist_ok=True)
-    training = CodecTraining(run, steps=steps, batch=batch)
+    training = CodecTraining(run, steps=steps, batch=batch, device=device)
     began = saved_at = time.monotonic()
     while training.steps_done < steps:
         losses = training.step()
@@ -270,5 +284,5 @@ def train_codec(run: Path, steps: int, batch: int = 4) -> None:
 def load_codec(run: Path, config: EncodecConfig | None = None) -> EncodecModel:
     """The codec of a run as far as it is trained, on the CPU, to be used and not trained."""
     codec = EncodecModel(config or codec_config()).eval()
-    codec.load_state_dict(torch.load(run / "codec.pt", weights_only=True)["codec"])
+    codec.load_state_dict(torch.load(run / "codec.pt", map_location="cpu", weights_only=True)["codec"])
     return codec

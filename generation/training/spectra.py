@@ -14,28 +14,30 @@ SAMPLE_RATE = 16_000
 
 def spectrum(audio: Tensor, size: int) -> Tensor:
     """Complex short-time spectrum, [B, size // 2 + 1, T], hop a quarter of the window."""
-    return torch.stft(audio, size, size // 4, window=_window(size), return_complex=True, pad_mode="constant")
+    return torch.stft(
+        audio, size, size // 4, window=_window(size, audio.device), return_complex=True, pad_mode="constant"
+    )
 
 
 @cache
-def _window(size: int) -> Tensor:
-    return torch.hann_window(size)
+def _window(size: int, device: torch.device) -> Tensor:
+    return torch.hann_window(size, device=device)
 
 
 @cache
-def mel_filters(size: int, bands: int) -> Tensor:
+def mel_filters(size: int, bands: int, device: torch.device) -> Tensor:
     """Triangular filters on the mel scale (O'Shaughnessy 1987), [bands, size // 2 + 1]."""
     top = 2595 * torch.log10(torch.tensor(1 + SAMPLE_RATE / 2 / 700))
     edges = 700 * (10 ** (torch.linspace(0, float(top), bands + 2) / 2595) - 1)
     hertz = torch.linspace(0, SAMPLE_RATE / 2, size // 2 + 1)
     rising = (hertz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - hertz) / (edges[2:] - edges[1:-1])[:, None]
-    return torch.minimum(rising, falling).clamp(min=0)
+    return torch.minimum(rising, falling).clamp(min=0).to(device)
 
 
 def log_mel(audio: Tensor, size: int = 1024, bands: int = 64) -> Tensor:
     """Natural log of mel magnitudes, floored at 1e-2 (about -60 dB under a full-scale tone), [B, bands, T]."""
-    return (mel_filters(size, bands) @ spectrum(audio, size).abs()).clamp(min=1e-2).log()
+    return (mel_filters(size, bands, audio.device) @ spectrum(audio, size).abs()).clamp(min=1e-2).log()
 
 
 def reconstruction_loss(made: Tensor, wanted: Tensor) -> dict[str, Tensor]:

@@ -47,8 +47,8 @@ def write_shard(
     codes = []
     for start in range(0, len(pieces), 2):  # two at a time stay in the cache
         audio = torch.stack([torch.from_numpy(render(piece)) for piece in pieces[start : start + 2]])
-        with torch.autocast("cpu", torch.bfloat16):
-            codes.append(encode(codec, audio).to(torch.int16))
+        with torch.autocast(codec.device.type, torch.bfloat16):
+            codes.append(encode(codec, audio.to(codec.device)).to(torch.int16).cpu())
     captions = [[describe(piece, wording) for wording in range(CAPTIONS_PER_PIECE)] for piece in pieces]
     path = folder / f"shard-{index:04d}.pt"
     bars = [piece.sixteenth * STEPS_PER_BAR for piece in pieces]
@@ -56,9 +56,9 @@ def write_shard(
     path.with_suffix(".new").replace(path)
 
 
-def write_tokens(run: Path, shards: int) -> None:
+def write_tokens(run: Path, shards: int, device: str = "cpu") -> None:
     """Fill `run/tokens` up to `shards` shards, and `run/tokens/unseen` with one that training never reads."""
-    codec = load_codec(run)
+    codec = load_codec(run).to(torch.device(device))
     (run / "tokens" / "unseen").mkdir(parents=True, exist_ok=True)
     if not (run / "tokenizer").exists():
         wordings = (describe(compose(seed, 1.0), wording) for seed in range(8000) for wording in range(3))
