@@ -107,7 +107,7 @@ class AdapterOut(Schema):
     is_broken: bool
     broken_code: str | None
     broken_reason: str | None
-    source: Literal["folder", "zip", "hub"]
+    source: Literal["folder", "zip", "hub", "shipped"]
     source_name: str
     imported_by: str | None
     created_at: datetime

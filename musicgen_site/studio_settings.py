@@ -79,6 +79,10 @@ class StudioSettings(BaseSettings):
         le=1_000_000,
         description="Largest adapter that is taken in, in MB (10^6 bytes): the zip, and what it unpacks to.",
     )
+    shipped_adapters: bool = Field(
+        default=True,
+        description="Bring the demo model's adapters into a new studio, once each.",
+    )
     debug: bool = Field(default=False, description="Show tracebacks in the browser. For development only.")
     database_url: str | None = Field(
         default=None,

@@ -2,6 +2,7 @@
 
 from adapters.models.adapter import MAX_STRENGTH, Adapter, AdapterQuerySet, AdapterSource
 from adapters.models.proof import AdapterProof, ProofStatus
+from adapters.models.shipped import ShippedImport
 
 __all__ = [
     "MAX_STRENGTH",
@@ -10,4 +11,5 @@ __all__ = [
     "AdapterQuerySet",
     "AdapterSource",
     "ProofStatus",
+    "ShippedImport",
 ]

@@ -44,6 +44,7 @@ class AdapterSource(models.TextChoices):
     FOLDER = "folder", "Folder"
     ZIP = "zip", "Zip file"
     HUB = "hub", "Hugging Face"
+    SHIPPED = "shipped", "Came with the studio"
 
 
 class AdapterQuerySet(models.QuerySet["Adapter"]):

@@ -57,7 +57,14 @@ class HubSource:
     revision: str = ""
 
 
-Source = FolderSource | ZipSource | HubSource
+@dataclass(frozen=True)
+class ShippedSource:
+    """A folder of this release, for the demo model."""
+
+    path: Path
+
+
+Source = FolderSource | ZipSource | HubSource | ShippedSource
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def _bring_in(
     source: Source, folder: Path, should_stop: Callable[[], bool], on_bytes: Callable[[int, int], None]
 ) -> Arrived:
     max_bytes = settings.STUDIO.max_adapter_bytes
-    if isinstance(source, FolderSource):
+    if isinstance(source, (FolderSource, ShippedSource)):
         return copy_folder(source.path, folder, max_bytes=max_bytes)
     if isinstance(source, ZipSource):
         return unpack_zip(source.path, folder, max_bytes=max_bytes, name=source.name)
@@ -182,6 +189,8 @@ def _told(source: Source, arrived: Arrived) -> tuple[AdapterSource, str]:
     if isinstance(source, FolderSource):
         # Not its whole path: everybody who uses the studio sees where an adapter is from.
         return AdapterSource.FOLDER, arrived.name
+    if isinstance(source, ShippedSource):
+        return AdapterSource.SHIPPED, arrived.name
     if isinstance(source, ZipSource):
         return AdapterSource.ZIP, source.name or source.path.name
     return AdapterSource.HUB, f"{source.hub_id}@{arrived.revision}" if arrived.revision else source.hub_id

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from adapters.services.shipped import import_shipped
 from generation import audio_files, cards
 from generation.database import in_database
 from generation.dispatcher import Dispatcher
@@ -73,6 +74,8 @@ class Command(BaseCommand):
         try:
             target, wanted = _target(options["out"])
             prepare_database(settings.STUDIO)
+            if options["adapter"]:
+                import_shipped()
             job = submit_job(
                 owner=_owner(options["user"]),
                 request=GenerationRequest(

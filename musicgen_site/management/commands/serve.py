@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from adapters.services.shipped import import_shipped
 from musicgen_site.database import prepare_database
 from musicgen_site.security import check_listen_address
 from registry.services import UnknownLimits, check_limits
@@ -46,6 +47,7 @@ class Command(BaseCommand):
             check_limits(studio.max_duration_seconds)
         except UnknownLimits as problem:
             raise CommandError(str(problem)) from problem
+        import_shipped()
 
         # Uploads wait here: the system's own place for temporary files is memory on many machines.
         studio.incoming_folder.mkdir(mode=0o700, exist_ok=True)
