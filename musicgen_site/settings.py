@@ -136,6 +136,9 @@ CSRF_COOKIE_SAMESITE = "Lax"
 # A proxy in front may speak HTTPS for us; the browser then sends an https origin for these names.
 CSRF_TRUSTED_ORIGINS = [f"https://{name}" for name in STUDIO.allowed_hosts if name != "*"]
 
+# BoundedBodies stands in front with bounds by address; the largest form is a pasted config of 4 MB.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 6 * 1024 * 1024
+
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 CONTENT_SECURITY_POLICY = {
