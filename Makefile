@@ -16,6 +16,10 @@ ARGS ?=
 WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 PARALLEL ?= --numprocesses $(WORKERS) --maxprocesses 5 --dist loadfile --no-loadscope-reorder
 
+# Python keeps what it compiles, also where the shell says otherwise: tests start some hundred servers and commands, and
+# each would compile the whole project again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run test check lock clean system-packages
 
 help: ## Show this list

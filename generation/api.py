@@ -15,6 +15,7 @@ from ninja.params.functions import Query
 from ninja.parser import Parser
 
 from adapters import api as adapters_api
+from gated_configs import api as memory_api
 from generation import adapter_api, audio_files, cards, switch_api
 from generation.api_schemas import (
     ErrorOut,
@@ -41,6 +42,12 @@ MAX_TAKES = 200
 MAX_ID = 2**63 - 1
 
 
+def _example(path: str) -> str:
+    if path.startswith("/api/models/"):
+        return '{"model_id": "facebook/musicgen-small"}'
+    return '{"prompt": "slow piano"}'
+
+
 class BoundedParser(Parser):
     """JSON bodies of bounded size and depth; what is not an object is refused with a sentence."""
 
@@ -52,7 +59,7 @@ class BoundedParser(Parser):
             return json.loads(request.body)
         except (ValueError, RecursionError):
             raise HttpError(
-                400, 'The request is not JSON. Send an object such as {"prompt": "slow piano"}.'
+                400, f"The request is not JSON. Send an object such as {_example(request.path)}."
             ) from None
 
 
@@ -73,6 +80,7 @@ def _refuse(request: HttpRequest, status: int, error: str, code: str, /, **facts
 
 
 adapters_api.register_refusals(api, _refuse)
+memory_api.register_refusals(api, _refuse)
 
 
 @api.exception_handler(GenerationRefused)
@@ -158,9 +166,10 @@ def _nothing_to_cancel(request: HttpRequest, problem: switch_api.NothingToCancel
     return _refuse(request, 409, str(problem), "NOTHING_TO_CANCEL")
 
 
-# Models. The switch's routes come first: a model's id may be any path.
+# Models. The routes of switches and of memory come first: a model's id may be any path.
 
 api.add_router("/models", switch_api.router)
+api.add_router("/models", memory_api.router)
 
 
 @api.get("/models", response=ModelsOut, tags=["models"], operation_id="list_models")

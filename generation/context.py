@@ -20,6 +20,8 @@ _NAVIGATION = {
     "generation:adapter-trial": ("adapters", "adapter"),
     "generation:adapter-edit": ("adapters", "shell"),
     "generation:adapter-delete": ("adapters", "shell"),
+    "memory:page": ("memory", "shell"),
+    "memory:config": ("memory", "shell"),
     "generation:settings": ("settings", "settings"),
     "generation:switch-plan": ("settings", "shell"),
 }

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from django.conf import settings
 
+from gated_configs import submission_bounds
 from gated_configs.wording import gigabytes
 
-#: Forms and API bodies are a few kB.
+#: Forms and API bodies are a few kB; a config may be larger.
 MAX_BODY_BYTES: Final = 1024 * 1024
 
 #: Where an adapter's zip may be posted to: the API, the page and the admin.
@@ -33,6 +34,8 @@ def body_limit(method: str, path: str) -> int:
     """Bytes that the body of such a request may have: an upload's fields count beside its file."""
     if method == "POST" and path in UPLOAD_PATHS:
         return int(settings.STUDIO.max_adapter_bytes) + MAX_BODY_BYTES
+    if method == "POST" and submission_bounds.takes_configs(path):
+        return submission_bounds.MAX_BODY_BYTES
     return MAX_BODY_BYTES
 
 
@@ -49,7 +52,7 @@ class BoundedBodies:
         limit = body_limit(scope["method"], scope["path"])
         announced = dict(scope["headers"]).get(b"content-length")
         if announced is not None and (not announced.isdigit() or int(announced) > limit):
-            return await _refuse(send, 413, _too_large(limit))
+            return await _refuse(send, 413, _too_large(scope["path"], limit))
         if announced is not None and int(announced) > MAX_BODY_BYTES:
             return await self._pass_on(scope, receive, send, int(announced))
         # What is small, or has no length, is taken in here: Django must not begin with half a request.
@@ -62,7 +65,7 @@ class BoundedBodies:
             if received > MAX_BODY_BYTES:
                 if limit > MAX_BODY_BYTES and announced is None:
                     return await _refuse(send, 411, _NO_LENGTH, "LENGTH_REQUIRED")
-                return await _refuse(send, 413, _too_large(limit))
+                return await _refuse(send, 413, _too_large(scope["path"], limit))
             if message["type"] != "http.request" or not message.get("more_body"):
                 break
         pending = iter(messages)
@@ -91,13 +94,15 @@ class BoundedBodies:
 
         answer = await self.application(scope, counted, send)
         if received > announced:
-            await _refuse(send, 413, _too_large(announced))
+            await _refuse(send, 413, _too_large(scope["path"], announced))
         return answer
 
 
-def _too_large(limit: int) -> str:
+def _too_large(path: str, limit: int) -> str:
     if limit <= MAX_BODY_BYTES:
         return _SENTENCE
+    if submission_bounds.takes_configs(path):
+        return submission_bounds.TOO_LARGE
     return (
         f"The upload is larger than {gigabytes(limit - MAX_BODY_BYTES)}, the limit for an adapter here."
         " MUSICGEN_MAX_ADAPTER_MB sets it."

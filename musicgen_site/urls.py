@@ -11,6 +11,8 @@ admin.site.site_title = "MusicGen Studio"
 
 urlpatterns = [
     path("", include("generation.urls")),
+    path("", include("gated_configs.urls")),
+    path("", include("registry.urls")),
     path("api/", api.urls),
     path("admin/", admin.site.urls),
     path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),

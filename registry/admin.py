@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet, URLField
+from django.forms import ModelForm
 from django.http import HttpRequest
 
+from gated_configs.admin import register_config_action
+from gated_configs.memory import CalculatorError
+from gated_configs.models import UserModelConfig
 from registry.models import ModelConfig
-from registry.services import ModelNotPlayable, SwitchUnderWay, request_switch
+from registry.services import (
+    ModelNotPlayable,
+    NotAddable,
+    SwitchUnderWay,
+    add_config,
+    config_in,
+    facts_of_config,
+    note_description,
+    request_switch,
+)
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[ModelConfig]
@@ -74,6 +88,15 @@ class ModelConfigAdmin(_ModelAdmin):
         actions.pop("delete_selected", None)
         return actions
 
+    def save_model(
+        self, request: HttpRequest, obj: ModelConfig, form: ModelForm[ModelConfig], change: bool
+    ) -> None:
+        """Compute the memory of a checkpoint in a folder, which is there already; the hub's wait until installed."""
+        super().save_model(request, obj, form, change)
+        config = config_in(Path(obj.checkpoint)) if obj.local_path else None
+        if facts_of_config(config):
+            note_description(obj, config)
+
     @admin.action(description="Make active", permissions=["change"])
     def make_active(self, request: HttpRequest, queryset: QuerySet[ModelConfig]) -> None:
         """Ask for a switch to the chosen model; it becomes active once it is loaded and proven."""
@@ -87,3 +110,23 @@ class ModelConfigAdmin(_ModelAdmin):
             self.message_user(request, str(refused), messages.ERROR)
             return
         self.message_user(request, answer.sentence, messages.SUCCESS)
+
+
+@admin.action(description="Add to models")
+def add_to_models(
+    config_admin: admin.ModelAdmin[UserModelConfig], request: HttpRequest, queryset: QuerySet[UserModelConfig]
+) -> None:
+    """Make a model of each chosen MusicGen config, as its newest version says."""
+    if not request.user.has_perm("registry.add_modelconfig"):
+        config_admin.message_user(request, "You may not add models. Ask for that permission.", messages.ERROR)
+        return
+    for saved in queryset:
+        try:
+            addition = add_config(model_id=saved.model_id, config=saved.current.as_config())
+        except (NotAddable, CalculatorError) as refused:
+            config_admin.message_user(request, str(refused), messages.ERROR)
+        else:
+            config_admin.message_user(request, addition.sentence, messages.SUCCESS)
+
+
+register_config_action(add_to_models)

@@ -5,24 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from ninja import Schema
-from pydantic import ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import Field, PlainSerializer, WithJsonSchema
 
+from gated_configs.api_schemas import ErrorOut
 from registry.models import ModelConfig, whole_if_equal
+
+__all__ = ["BaseModelOut", "ErrorOut", "ModelFacts", "PlainNumber"]
 
 #: 30 and 2.5 in JSON, never 30.0: limits are mostly whole.
 PlainNumber = Annotated[float, PlainSerializer(whole_if_equal), WithJsonSchema({"type": "number"})]
-
-
-class ErrorOut(Schema):
-    """The one shape of every refusal: a sentence for people, a code for scripts, and the figures it rests on."""
-
-    model_config = ConfigDict(extra="allow")
-
-    error: str = Field(description="A sentence that says what is wrong and what to do.")
-    error_code: str = Field(description="A constant for scripts, such as DURATION_TOO_LONG.")
-    errors: dict[str, str] | None = Field(
-        None, description="The sentence for each refused field, by the field's name."
-    )
 
 
 class ModelFacts(Schema):

@@ -13,8 +13,12 @@ APACHE: Final = "Apache-2.0"
 APACHE_URL: Final = "https://www.apache.org/licenses/LICENSE-2.0"
 
 DEMO_MODEL_ID: Final = "musicgen-demo"
+DEMO_HF_ID: Final = "musicgen-studio/musicgen-demo"
+#: Relative paths are read from the folder that holds manage.py: this checkpoint ships with the studio.
+DEMO_FOLDER: Final = "registry/checkpoints/musicgen-demo"
 
-_MELODY_REASON: Final = (
+#: Why a melody model is listed and locked.
+MELODY_REASON: Final = (
     "Melody models need a reference clip and another decoder, which this release does not play yet."
 )
 
@@ -59,7 +63,7 @@ def _official(
         "licence": CC_BY_NC,
         "licence_url": CC_BY_NC_URL,
         "is_playable": not melody,
-        "unplayable_reason": _MELODY_REASON if melody else "",
+        "unplayable_reason": MELODY_REASON if melody else "",
     }
 
 
@@ -67,9 +71,8 @@ _ENTRIES: Final[list[dict[str, Any]]] = [
     {
         "id": DEMO_MODEL_ID,
         "display_name": "MusicGen Demo",
-        "hf_model_id": "musicgen-studio/musicgen-demo",
-        # Relative paths are read from the folder that holds manage.py: this checkpoint ships with the studio.
-        "local_path": "registry/checkpoints/musicgen-demo",
+        "hf_model_id": DEMO_HF_ID,
+        "local_path": DEMO_FOLDER,
         "max_duration_seconds": 20,
         "recommended_duration_seconds": 8,
         "tokens_per_second": 50,
@@ -122,7 +125,7 @@ _ENTRIES: Final[list[dict[str, Any]]] = [
         "MusicGen Stereo Small",
         "Stereo, fast generation",
         size="small",
-        memory_gb=4,
+        memory_gb=5,
         recommended=10,
         parameters=603_665_986,
         stereo=True,
@@ -132,7 +135,7 @@ _ENTRIES: Final[list[dict[str, Any]]] = [
         "MusicGen Stereo Medium",
         "Stereo, balanced quality and speed",
         size="medium",
-        memory_gb=8,
+        memory_gb=9,
         recommended=15,
         parameters=2_030_423_106,
         stereo=True,

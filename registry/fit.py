@@ -1,16 +1,39 @@
-"""Whether a model fits this machine, and from which figures. Plain arithmetic over a row and a reading."""
+"""Whether a model fits this machine, and from which figures. Plain arithmetic over a row and a reading.
+
+A figure measured here counts most, then the memory calculator's, then the one of the model's list entry.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from gated_configs.wording import gigabytes
+from django.conf import settings
+
+from gated_configs.memory import MAX_DURATION_SECONDS, MemoryEstimate, Request, estimate
+from gated_configs.wording import gigabytes, spoken_seconds
+from registry.described import described
 from registry.hardware import GB, Hardware
 from registry.models import ModelConfig
 
 #: A model that needs more of the available memory than this fits only barely.
 COMFORTABLE_SHARE: Final = 0.8
+
+MEASURED: Final = "measured"
+COMPUTED: Final = "computed"
+LISTED: Final = "listed"
+
+#: The runner's dtypes as the calculator names them.
+_FORMATS: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a model needs, where the figure is from (MEASURED, COMPUTED or LISTED), and that in words."""
+
+    needed_bytes: int
+    source: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -18,16 +41,25 @@ class Fit:
     """`verdict` is "comfortable", "barely" or "not". Available is what is free once our own runners have ended."""
 
     verdict: str
-    needed_bytes: int
+    need: Need
     available_bytes: int
-    is_measured: bool
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes that the model needs."""
+        return self.need.needed_bytes
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether that was measured on this machine."""
+        return self.need.source == MEASURED
 
     @property
     def sentence(self) -> str:
         """The verdict with its figures."""
-        source = "measured here" if self.is_measured else "by its list entry"
         figures = (
-            f"needs {gigabytes(self.needed_bytes)} ({source}), {gigabytes(self.available_bytes)} available"
+            f"needs {gigabytes(self.needed_bytes)} ({self.need.words}),"
+            f" {gigabytes(self.available_bytes)} available"
         )
         return {
             "comfortable": f"Fits: {figures}.",
@@ -41,18 +73,43 @@ class Fit:
         return min(100.0, 100 * self.needed_bytes / self.available_bytes) if self.available_bytes else 100.0
 
 
-def needed_bytes(model: ModelConfig, device: str) -> tuple[int, bool]:
-    """Bytes the model needs on a device, and whether that was measured on this machine."""
+def longest_take_estimate(model: ModelConfig, device: str) -> MemoryEstimate | None:
+    """Memory of one take of the longest duration, with guidance; None for a model that nothing is known of."""
+    architecture = described(model.architecture)
+    if architecture is None or architecture.music is None:
+        return None
+    return estimate(
+        architecture,
+        Request(
+            weights=_FORMATS.get(settings.STUDIO.dtype) or ("bf16" if device == "cuda" else "fp32"),
+            duration_seconds=min(model.duration_limit_seconds, MAX_DURATION_SECONDS),
+            device=device,
+        ),
+    )
+
+
+def need_of(model: ModelConfig, device: str) -> Need:
+    """What the model needs on a device."""
     measured = model.measured_bytes.get(device)
     if isinstance(measured, int) and measured > 0:
-        return measured, True
-    return int(model.vram_requirement_gb * GB), False
+        return Need(measured, MEASURED, "measured here")
+    computed = longest_take_estimate(model, device)
+    if computed is not None:
+        words = f"computed for {spoken_seconds(model.duration_limit_seconds)}"
+        return Need(computed.total_bytes, COMPUTED, words)
+    return Need(int(model.vram_requirement_gb * GB), LISTED, "by its list entry")
+
+
+def needed_bytes(model: ModelConfig, device: str) -> tuple[int, bool]:
+    """Bytes the model needs on a device, and whether that was measured on this machine."""
+    need = need_of(model, device)
+    return need.needed_bytes, need.source == MEASURED
 
 
 def fit_of(model: ModelConfig, hardware: Hardware, *, held_bytes: int = 0) -> Fit:
     """The verdict for a model on a machine where our runners hold `held_bytes` that they can give back."""
-    needed, is_measured = needed_bytes(model, hardware.device)
+    need = need_of(model, hardware.device)
     available = min(hardware.total_bytes, hardware.free_bytes + held_bytes)
-    share = needed / available if available else float("inf")
+    share = need.needed_bytes / available if available else float("inf")
     verdict = "comfortable" if share <= COMFORTABLE_SHARE else "barely" if share <= 1 else "not"
-    return Fit(verdict, needed, available, is_measured)
+    return Fit(verdict, need, available)

@@ -12,7 +12,7 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import psutil
 from django.conf import settings
@@ -26,7 +26,7 @@ KEEP_SECONDS: Final = 2.0
 class Hardware:
     """The device that models are loaded on. `is_simulated` when MUSICGEN_MEMORY_GB stands for a smaller machine."""
 
-    device: str
+    device: Literal["cuda", "mps", "cpu"]
     device_name: str
     total_bytes: int
     free_bytes: int

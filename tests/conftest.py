@@ -3,6 +3,7 @@
 Knows no app; what one app's tests share stands in that app's own conftest.
 """
 
+import gc
 import os
 import re
 import shutil
@@ -26,6 +27,17 @@ from django.contrib.auth.models import User
 ROOT = Path(__file__).resolve().parent.parent
 #: Under CI a test that cannot run is a test that fails: a green run means that everything ran.
 STRICT = any(os.environ.get(name, "").lower() in {"1", "true", "yes"} for name in ("CI", "STRICT"))
+
+
+# Torch and all it brings are a million objects that stay. Looking for garbage among them again and again took a fifth
+# of the time of all tests.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now is no longer looked at."""
+    gc.freeze()
+    gc.enable()
 
 
 # --- Skips and order ---

@@ -93,6 +93,7 @@ class Head:
     headers: Mapping[str, str]
     is_of_hub: bool  # and not of a store that the hub sent us on to
     address: str  # without the query, which may be a signature
+    commit: str = ""  # as the hub named it, itself or when it sent us on
 
     @property
     def is_html(self) -> bool:
@@ -181,7 +182,7 @@ class Answer:
         timeout = httpx2.Timeout(_CONNECT_SECONDS, read=read_seconds)
         try:
             with httpx2.Client(verify=_ssl_context(), timeout=timeout, follow_redirects=False) as client:
-                response = self._follow(client, httpx2.URL(address), method, offset)
+                response, commit = self._follow(client, httpx2.URL(address), method, offset)
                 try:
                     self._put(
                         Head(
@@ -189,6 +190,7 @@ class Answer:
                             headers=response.headers,
                             is_of_hub=is_same_server(response.url, httpx2.URL(self._hub.endpoint)),
                             address=_without_secrets(response.url),
+                            commit=commit,
                         )
                     )
                     for chunk in response.iter_raw():
@@ -204,8 +206,12 @@ class Answer:
             except _Left:
                 return
 
-    def _follow(self, client: httpx2.Client, url: httpx2.URL, method: str, offset: int) -> httpx2.Response:
+    def _follow(
+        self, client: httpx2.Client, url: httpx2.URL, method: str, offset: int
+    ) -> tuple[httpx2.Response, str]:
+        """The answer at the end of all redirects, and the commit that the hub named on the way."""
         endpoint = httpx2.URL(self._hub.endpoint)
+        commit = ""
         for _ in range(_MAX_REDIRECTS + 1):
             # Compressed bytes could neither be counted nor asked for in part.
             headers = {"accept-encoding": "identity", "user-agent": "musicgen-studio"}
@@ -214,8 +220,10 @@ class Answer:
             if self._hub.token and is_same_server(url, endpoint):
                 headers["authorization"] = f"Bearer {self._hub.token}"
             response = client.send(client.build_request(method, url, headers=headers), stream=True)
+            if is_same_server(url, endpoint):
+                commit = response.headers.get("x-repo-commit", commit)
             if not response.has_redirect_location:
-                return response
+                return response, commit
             response.close()
             target = url.join(response.headers["location"])
             if target.scheme not in _PORTS or (url.scheme == "https" and target.scheme == "http"):

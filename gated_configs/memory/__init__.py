@@ -22,7 +22,7 @@ from gated_configs.memory.errors import (
 )
 from gated_configs.memory.estimate import ActivationRange, MemoryEstimate, estimate
 from gated_configs.memory.families import known_families, required_fields
-from gated_configs.memory.request import Request, default_request
+from gated_configs.memory.request import MAX_DURATION_SECONDS, Request, default_request
 from gated_configs.memory.solve import (
     CardFit,
     fit_on,
@@ -51,6 +51,7 @@ __all__ = [
     "ACTIVATION_FORMATS",
     "CACHE_FORMATS",
     "CARDS",
+    "MAX_DURATION_SECONDS",
     "WEIGHT_FORMATS",
     "ActivationRange",
     "Architecture",

@@ -1,41 +1,55 @@
-"""The child process: configs come in as JSON lines, architectures go out. Ends when its input does, or when idle.
+"""The calculator's process: it imports the libraries once and forks for each config, so that none harms the next.
 
-Limits are set before anything pasted is read. It has no network, runs no code from a config, and writes nothing.
+Limits are the kernel's and are set before anything pasted is read by a library. It has no network, runs no code
+from a config, and writes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import resource
 import select
 import signal
+import socket
 import sys
 import tempfile
-from types import FrameType
-from typing import Any, BinaryIO, Final
+import time
+from dataclasses import dataclass
+from typing import Any, Final
 
-#: Seconds of processor time for one build. The largest real ones take a quarter of a second.
-_BUILD_SECONDS: Final = 1.2
+#: Seconds of processor time for one config: refusing stays within two. Most take a tenth, the slowest real one half.
+BUILD_SECONDS: Final = 1.0
+#: Seconds on the clock, for a fork that waits instead of computing. Ample, since the machine may be busy.
+_WALL_SECONDS: Final = 40.0
 #: Address space beyond what the libraries take when loaded.
-_EXTRA_BYTES: Final = 1536 * 1024 * 1024
-#: A child that has grown by this much since it was ready ends after its answer and is started anew.
+_EXTRA_BYTES: Final = 1024 * 1024 * 1024
+#: Configs computed at a time; the next ones wait.
+_AT_ONCE: Final = 3
+#: A process that has imported so many families that it grew by this much makes place for a fresh one.
 _MOST_GROWTH_KIB: Final = 400 * 1024
 _IDLE_SECONDS: Final = 900.0
 _MAX_LINE_BYTES: Final = 32 * 1024 * 1024
+_READ_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class _Fork:
+    """One config being computed: where its answer goes and when it must be there."""
+
+    connection: socket.socket
+    ends_at: float
 
 
 def main() -> None:
-    """Answer one line after another."""
+    """Serve questions that come as connections over the socket on standard input, until it closes or is idle."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ[name] = "1"
-    # Whatever a library prints must not get between the answers.
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
     _set_limit(resource.RLIMIT_CORE, 0)
 
-    from gated_configs.memory.lean_imports import import_libraries, import_symbolic_shapes, was_touched
+    from gated_configs.memory.lean_imports import import_libraries
 
     is_lean = "--everything" not in sys.argv
     try:
@@ -44,84 +58,135 @@ def main() -> None:
         if not is_lean:
             raise
         # Another version of a library may need what was left out: start once more with everything.
-        os.dup2(answers.fileno(), 1)
         os.execv(sys.executable, [sys.executable, "-m", "gated_configs.memory", "--everything"])  # noqa: S606
     # torch looks for a folder for temporary files by writing one; let it know the answer before writing ends.
     tempfile.gettempdir()
     _set_limit(resource.RLIMIT_FSIZE, 0)
-    _set_limit(resource.RLIMIT_AS, _address_space_bytes() + _EXTRA_BYTES)
-    gc.freeze()
-    at_start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answers.write(b'{"ready": true}\n')
-    questions = os.fdopen(0, "rb", buffering=0)
-    pending = b""
+    _serve(socket.socket(fileno=os.dup(0)))
+
+
+def _serve(questions: socket.socket) -> None:
+    forks: dict[int, _Fork] = {}
+    at_start = _resident_kib()
+    idle_since = time.monotonic()
     while True:
-        line, pending = _next_line(questions, pending)
-        if line is None:
+        _end_forks(forks)
+        grown = _resident_kib() - at_start > _MOST_GROWTH_KIB
+        if not forks and (grown or time.monotonic() - idle_since > _IDLE_SECONDS):
             return
-        answer = _answer(line)
-        if is_lean and "architecture" not in answer and was_touched():
-            answer = {"again": "--everything"}
-        answers.write(json.dumps(answer).encode() + b"\n")
-        gc.collect()
-        if not pending and not select.select([questions], [], [], 0.2)[0]:
-            import_symbolic_shapes()
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - at_start > _MOST_GROWTH_KIB:
+        wait_for = [] if grown or len(forks) >= _AT_ONCE else [questions]
+        if not select.select(wait_for, [], [], 0.02 if forks else 30.0)[0]:
+            continue
+        idle_since = time.monotonic()
+        word, descriptors, _, _ = socket.recv_fds(questions, 1, 1)
+        if not word:
+            questions.close()
             return
+        for descriptor in descriptors:
+            _take(socket.socket(fileno=descriptor), forks)
 
 
-def _next_line(questions: BinaryIO, pending: bytes) -> tuple[bytes | None, bytes]:
-    while b"\n" not in pending:
-        readable, _, _ = select.select([questions], [], [], _IDLE_SECONDS)
-        chunk = questions.read(1 << 20) if readable else b""
-        if not chunk or len(pending) > _MAX_LINE_BYTES:
-            return None, b""
-        pending += chunk
-    line, _, rest = pending.partition(b"\n")
-    return line, rest
-
-
-class _TimeIsUp(BaseException):
-    """Raised in the middle of a build; a BaseException so that no library takes it for its own."""
-
-
-def _ring(number: int, frame: FrameType | None) -> None:
-    raise _TimeIsUp
-
-
-def _answer(line: bytes) -> dict[str, Any]:
-    from gated_configs.memory.description import describe
-    from gated_configs.memory.errors import CalculatorError
-    from gated_configs.memory.lean_imports import import_family
+def _take(connection: socket.socket, forks: dict[int, _Fork]) -> None:
+    """Read one question and fork for it."""
+    from gated_configs.memory.blueprint import import_modules
 
     try:
-        config = json.loads(line)["config"]
-        # Importing a family's module is slow and harmless: it does not count.
-        import_family(config)
-        signal.signal(signal.SIGVTALRM, _ring)
-        signal.setitimer(signal.ITIMER_VIRTUAL, _BUILD_SECONDS)
-        try:
-            return {"architecture": describe(config).as_json()}
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    except CalculatorError as error:
-        return {"code": error.code, "sentence": str(error)}
-    except _TimeIsUp:
-        return _limit(f"Building this config takes more than {_BUILD_SECONDS} seconds; it was stopped.")
+        config = json.loads(_line(connection))["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        connection.close()
+        return
+    # Here rather than in the fork, so that the next config of the family need not wait for it.
+    with contextlib.suppress(Exception):
+        import_modules(config)
+    gc.freeze()
+    pid = os.fork()
+    if pid == 0:
+        _answer_and_end(connection, config)
+    forks[pid] = _Fork(connection, time.monotonic() + _WALL_SECONDS)
+
+
+def _line(connection: socket.socket) -> bytes:
+    connection.settimeout(_READ_SECONDS)
+    read = bytearray()
+    while not read.endswith(b"\n"):
+        chunk = connection.recv(1 << 20)
+        if not chunk or len(read) > _MAX_LINE_BYTES:
+            raise OSError("the question is cut off or too long")
+        read += chunk
+    return bytes(read)
+
+
+def _answer_and_end(connection: socket.socket, config: dict[str, Any]) -> None:
+    status = 1
+    try:
+        gc.disable()  # it lives for a moment, and collecting would touch every shared page
+        _set_limit(resource.RLIMIT_AS, _address_space_bytes() + _EXTRA_BYTES)
+        # By default the signal ends the process, in the middle of a library's C code too.
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, BUILD_SECONDS)
+        answer = json.dumps(_answer(config)).encode() + b"\n"
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        connection.settimeout(_WALL_SECONDS)
+        connection.sendall(answer)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _answer(config: dict[str, Any]) -> dict[str, Any]:
+    from gated_configs.memory.description import describe
+    from gated_configs.memory.errors import CalculatorError
+    from gated_configs.memory.lean_imports import was_touched
+
+    was_touched()
+    try:
+        return {"architecture": describe(config).as_json()}
     except MemoryError:
-        return _limit("Building this config takes more memory than a calculation may have; it was stopped.")
+        return _limit("memory")
     except RecursionError:
-        return _limit("This config is nested too deeply to be built.")
-    except Exception as error:  # noqa: BLE001 -- a config that no check foresaw is refused, and the child lives on
-        detail = " ".join(str(error).split())[:200]
-        return {
+        return {"code": "LIMIT_EXCEEDED", "sentence": "This config is nested too deeply to be built."}
+    except CalculatorError as error:
+        refusal = {"code": error.code, "sentence": str(error)}
+    except Exception as error:  # noqa: BLE001 -- a config that no check foresaw is refused
+        refusal = {
             "code": "UNSUPPORTED_ARCHITECTURE",
-            "sentence": f"This config cannot be computed: {type(error).__name__}: {detail}",
+            "sentence": "This config cannot be computed: its fields are not what its family has. Compare it with the"
+            " config.json of the model's page.",
+            "detail": f"{type(error).__name__}: {error}"[:500],
         }
+    return {"again": "--everything"} if was_touched() else refusal
 
 
-def _limit(sentence: str) -> dict[str, Any]:
-    return {"code": "LIMIT_EXCEEDED", "sentence": sentence}
+def _end_forks(forks: dict[int, _Fork]) -> None:
+    """See to the forks that have ended, and end those whose time is up."""
+    for pid, fork in list(forks.items()):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            if time.monotonic() < fork.ends_at:
+                continue
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            _tell(fork.connection, _limit("time"))
+        elif os.WIFSIGNALED(status):
+            # Its timer, or whatever a library does when it gets no more memory.
+            _tell(fork.connection, _limit("time" if os.WTERMSIG(status) == signal.SIGPROF else "memory"))
+        elif os.WEXITSTATUS(status):
+            _tell(fork.connection, _limit("memory"))
+        fork.connection.close()
+        del forks[pid]
+
+
+def _tell(connection: socket.socket, answer: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _limit(what: str) -> dict[str, Any]:
+    return {
+        "code": "LIMIT_EXCEEDED",
+        "sentence": f"Building this config takes more {what} than a calculation may have; it was stopped."
+        " Real models stay far below: check its sizes.",
+    }
 
 
 def _set_limit(kind: int, value: int) -> None:
@@ -131,6 +196,10 @@ def _set_limit(kind: int, value: int) -> None:
     except (ValueError, OSError):
         # Not every system can limit everything; the other limits still hold.
         return
+
+
+def _resident_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _address_space_bytes() -> int:

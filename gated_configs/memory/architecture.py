@@ -130,7 +130,12 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Music:
-    """A text-to-music model's clock and codec. `conditioning_frames` is what a melody prefix adds."""
+    """A text-to-music model's clock and codec. `conditioning_frames` is what a melody prefix adds.
+
+    `codec_compress` is how much narrower the codec's residual blocks are inside. `unread_codec_elements` and
+    `unread_text_elements` are weights that making a take never reads: the codec's encoder, and the table of text
+    embeddings but for the prompt's few rows.
+    """
 
     frame_rate: float
     sample_rate: int
@@ -141,6 +146,9 @@ class Music:
     codec_channels: tuple[int, ...]
     codec_strides: tuple[int, ...]
     codec_passes: int
+    codec_compress: int
+    unread_codec_elements: int
+    unread_text_elements: int
     hidden: int
 
 

@@ -26,7 +26,9 @@ logging.getLogger("transformers").setLevel(logging.CRITICAL)
 #: for packages (`attn_implementation`), some would be wrong on the meta device.
 _NOT_SHAPE: Final = {
     "attn_implementation",
+    "attribute_map",
     "auto_map",
+    "base_config_key",
     "compression_config",
     "custom_pipelines",
     "dtype",
@@ -34,6 +36,7 @@ _NOT_SHAPE: Final = {
     "num_parameters",
     "output_attentions",
     "quantization_config",
+    "sub_configs",
     "torch_dtype",
     "torchscript",
     "transformers_version",
@@ -255,9 +258,12 @@ def _model_class(config: dict[str, Any], family: str, module: Any) -> tuple[Any,
 
 def _shape_only(config: dict[str, Any]) -> dict[str, Any]:
     """The config without what is not shape, in its parts too."""
+    from transformers.configuration_utils import PreTrainedConfig
+
     kept: dict[str, Any] = {}
     for key, value in config.items():
-        if key in _NOT_SHAPE or key.startswith("_"):
+        # A field named like a method would stand in that method's way.
+        if key in _NOT_SHAPE or key.startswith("_") or callable(getattr(PreTrainedConfig, key, None)):
             continue
         kept[key] = _shape_only(value) if isinstance(value, dict) else value
     return kept
@@ -278,6 +284,7 @@ def _without_numbers() -> Iterator[None]:
     `torch.linspace(...).item()` has no answer on the meta device; such tables are a few numbers long.
     """
     linspace, arange, cat = torch.linspace, torch.arange, torch.cat
+    norm_except_dim = torch.norm_except_dim
 
     def real_linspace(*arguments: Any, **options: Any) -> torch.Tensor:
         options.setdefault("device", "cpu")
@@ -295,11 +302,21 @@ def _without_numbers() -> Iterator[None]:
             tensors = [tensor.to("meta") for tensor in tensors]
         return cat(tensors, *arguments, **options)
 
+    def lengths(v: torch.Tensor, pow: int = 2, dim: int = 0) -> torch.Tensor:
+        # Weight norm asks for the lengths of filters that have no numbers: without storage, torch imports an algebra
+        # system to tell their shape.
+        if not v.is_meta:
+            return norm_except_dim(v, pow, dim)
+        shape = [size if axis == dim else 1 for axis, size in enumerate(v.shape)]
+        return torch.empty(shape if dim >= 0 else [], dtype=v.dtype, device="meta")
+
     torch.linspace, torch.arange, torch.cat = real_linspace, real_arange, tolerant_cat
+    torch.norm_except_dim = lengths
     try:
         yield
     finally:
         torch.linspace, torch.arange, torch.cat = linspace, arange, cat
+        torch.norm_except_dim = norm_except_dim
 
 
 def _first_line(error: BaseException) -> str:

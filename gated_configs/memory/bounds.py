@@ -5,6 +5,7 @@ The bounds leave room above every model that exists and keep a build short. Plai
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -19,14 +20,14 @@ _RANGES: Final = tuple(
         (
             r"^(num_(hidden_|decoder_|encoder_)?layers|n_layers?|(de|en)coder_layers|num_lstm_layers|"
             r"num_transformer_layers|num_nextn_predict_layers|mtp_num_hidden_layers|first_k_dense_replace|"
-            r"num_residual_layers|num_hidden_groups|inner_group_num|num_hash_layers)$",
+            r"num_residual_layers|num_hidden_groups|inner_group_num|num_hash_layers|depths|layer_depths)$",
             0,
             1024,
             "layers",
         ),
         (
             r"^(hidden_size|d_model|n_embd|dim|model_dim|word_embed_proj_dim|embedding_size|embed_dim|"
-            r"hidden_dim|projection_dim)$",
+            r"hidden_dim|projection_dim|hidden_sizes|embed_dims|decoder_hidden_sizes)$",
             1,
             262_144,
             "width",
@@ -138,6 +139,9 @@ _MAY_BE_TEXT: Final = {"time_step_rank", "mamba_dt_rank"}
 #: Above every model that exists, by a factor of ten.
 _MOST_PARAMETERS: Final = 10**14
 _MOST_LAYERS_LISTED: Final = 2048
+#: Sizes that some vision models list for each stage; none has more than a handful.
+_STAGES: Final = {"depths", "hidden_sizes", "embed_dims", "num_heads", "decoder_hidden_sizes", "layer_depths"}
+_MOST_STAGES: Final = 16
 
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
 _HIDDEN: Final = ("hidden_size", "d_model", "n_embd", "dim")
@@ -174,10 +178,25 @@ def range_problems(config: dict[str, Any], where: str = "") -> Iterator[Problem]
                 path,
             )
             continue
-        for pattern, low, high, noun in _RANGES:
-            if pattern.match(name):
-                yield from _value_problems(name, path, value, low, high, noun)
-                break
+        if name in _STAGES and isinstance(value, list) and len(value) > _MOST_STAGES:
+            yield Problem(
+                "OUT_OF_RANGE",
+                f"{path} lists {len(value):,} stages; at most {_MOST_STAGES} are computed.",
+                path,
+            )
+            continue
+        bounds = _range_of(name)
+        if bounds is not None:
+            yield from _value_problems(name, path, value, *bounds)
+
+
+@functools.lru_cache(maxsize=4096)
+def _range_of(name: str) -> tuple[int, int, str] | None:
+    """The range of a field by its name: the smallest, the largest, and what it counts."""
+    for pattern, low, high, noun in _RANGES:
+        if pattern.match(name):
+            return low, high, noun
+    return None
 
 
 def _value_problems(name: str, path: str, value: Any, low: int, high: int, noun: str) -> Iterator[Problem]:

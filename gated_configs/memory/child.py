@@ -1,6 +1,7 @@
-"""The child process that builds models from configs, seen from outside: started once, kept, replaced when it ends.
+"""The calculator's process, seen from outside: started once, kept, replaced when it ends.
 
-Runs in the web process. Answers are remembered by the config's hash, refusals too.
+Runs in the web process. Each question has a connection of its own, so that none waits behind a slow one. Answers
+are remembered by the config's hash, refusals too.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
+import logging
 import os
-import selectors
+import socket
 import subprocess
 import sys
 import threading
@@ -26,159 +28,196 @@ from gated_configs.memory.errors import (
     UnsupportedArchitecture,
 )
 
-#: Seconds that starting may take: importing torch on a busy machine.
+#: Seconds that starting and the first answer may take: importing torch on a busy machine.
 _START_SECONDS: Final = 60.0
-#: Seconds after which a child that does not answer is ended; its own limit on a build is far lower.
-_ANSWER_SECONDS: Final = 15.0
+#: Seconds after which a process that does not answer is ended; its own limits on one config are far lower.
+_ANSWER_SECONDS: Final = 60.0
+_TRIES: Final = 4
 _REMEMBERED: Final = 512
-_AGAIN: Final = b'{"again": "--everything"}'
+#: Seconds for which a limit that was met is remembered: the machine may have been busy.
+_LIMIT_REMEMBERED_SECONDS: Final = 300.0
+_AGAIN: Final = b'{"again": "--everything"}\n'
+logger = logging.getLogger(__name__)
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 class Calculator:
-    """One child process and what it has answered so far. Safe to use from several threads."""
+    """One calculating process and what it has answered so far. Safe to use from several threads at once."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._answers: OrderedDict[str, Architecture | CalculatorError] = OrderedDict()
-        self._buffer = b""
+        self._remembering = threading.Lock()
+        self._answers: OrderedDict[str, tuple[Architecture | CalculatorError, float]] = OrderedDict()
+        self._starting = threading.Lock()
+        self._process: _Process | None = None
         self._arguments: tuple[str, ...] = ()
 
     def describe(self, config: dict[str, Any]) -> Architecture:
         """The architecture of a config that was checked.
 
-        Raises UnsupportedArchitecture, LimitExceeded, or CalculatorUnavailable when no child can be had.
+        Raises UnsupportedArchitecture, LimitExceeded, or CalculatorUnavailable when no process can be had.
         """
         key = config_hash(config)
-        with self._lock:
-            answer = self._answers.get(key)
-            if answer is None:
-                answer = self._ask(config)
-                self._answers[key] = answer
-                while len(self._answers) > _REMEMBERED:
-                    self._answers.popitem(last=False)
-            else:
-                self._answers.move_to_end(key)
+        answer = self._remembered(key)
+        if answer is None:
+            answer = self._ask(config)
+            self._remember(key, answer)
         if isinstance(answer, CalculatorError):
             raise type(answer)(str(answer))
         return answer
 
     def warm_up(self) -> None:
-        """Start the child now, so that the first question need not wait for it."""
-        with self._lock:
-            self._running()
+        """Start the process now and do not wait for it, so that the first question finds it ready."""
+        self._running()
 
     def close(self) -> None:
-        """End the child. The next question starts another."""
-        with self._lock:
-            self._end()
+        """End the process. The next question starts another."""
+        with self._starting:
+            process, self._process = self._process, None
+        if process is not None:
+            process.end()
 
     @property
     def process_id(self) -> int | None:
-        """The child's process id while it runs."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        """The process's id while it runs."""
+        process = self._process
+        return process.pid if process is not None and process.is_alive else None
+
+    def _remembered(self, key: str) -> Architecture | CalculatorError | None:
+        with self._remembering:
+            answer, until = self._answers.get(key, (None, 0.0))
+            if answer is None or time.monotonic() > until:
+                return None
+            self._answers.move_to_end(key)
+            return answer
+
+    def _remember(self, key: str, answer: Architecture | CalculatorError) -> None:
+        seconds = _LIMIT_REMEMBERED_SECONDS if isinstance(answer, LimitExceeded) else float("inf")
+        with self._remembering:
+            self._answers[key] = (answer, time.monotonic() + seconds)
+            while len(self._answers) > _REMEMBERED:
+                self._answers.popitem(last=False)
 
     def _ask(self, config: dict[str, Any]) -> Architecture | CalculatorError:
         question = json.dumps({"config": config}).encode() + b"\n"
-        for is_last in (False, False, True):
+        for _ in range(_TRIES):
             process = self._running()
             try:
-                assert process.stdin is not None
-                process.stdin.write(question)
-                process.stdin.flush()
-                answer = self._line(_ANSWER_SECONDS)
-            except BrokenPipeError:
-                answer = b""
-            if answer is None:
-                self._end()
+                answer = process.answer(question)
+            except TimeoutError:
+                self._drop(process)
                 return LimitExceeded(
-                    f"Computing over this config took more than {_ANSWER_SECONDS:.0f} seconds and was stopped."
+                    "Computing over this config took too long and was stopped. Try it again when the machine is less busy."
                 )
-            if answer == _AGAIN:
-                # Something that the lean child leaves out was needed: a child with everything takes its place.
-                self._arguments = ("--everything",)
-                self._end()
+            except OSError:
+                # It ended: idle for long, or somebody ended it. Another takes its place.
+                self._drop(process)
                 continue
-            if answer:
-                return _understood(answer)
-            # It ended by itself: idle for long, or out of memory on this very config.
-            self._end()
-            if is_last:
-                return LimitExceeded(
-                    "Computing over this config ended the process that did it; it was stopped."
-                )
-        raise AssertionError("unreachable")
+            if answer == _AGAIN:
+                # Something that the lean process leaves out was needed: one with everything takes its place.
+                self._arguments = ("--everything",)
+                self._drop(process)
+                continue
+            return _understood(answer)
+        raise CalculatorUnavailable(
+            "The calculator's process ends as soon as it is started. Try again; if it stays so, run"
+            " `python -m gated_configs.memory` on the server to see why."
+        )
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
+    def _running(self) -> _Process:
+        with self._starting:
+            if self._process is None or not self._process.is_alive:
+                self._process = _Process(self._arguments)
             return self._process
-        self._end()
-        environment = {
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "TRANSFORMERS_OFFLINE": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "TRANSFORMERS_VERBOSITY": "critical",
-            "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", "")))),
-        }
-        # A token has no business in a process that reads what strangers paste.
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            environment.pop(name, None)
+
+    def _drop(self, process: _Process) -> None:
+        """Have the next question start another process, unless somebody else has seen to it."""
+        with self._starting:
+            if self._process is process:
+                self._process = None
+        process.end()
+
+
+class _Process:
+    """One running process and the socket over which it is handed connections."""
+
+    def __init__(self, arguments: tuple[str, ...]) -> None:
+        self._sending = threading.Lock()
+        self._has_answered = False
+        ours, theirs = socket.socketpair()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gated_configs.memory", *self._arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                [sys.executable, "-m", "gated_configs.memory", *arguments],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=_environment(),
                 cwd=_ROOT,
             )
         except OSError as error:
+            ours.close()
             raise CalculatorUnavailable(f"The calculator's process cannot be started: {error}.") from error
-        self._buffer = b""
-        if not self._line(_START_SECONDS):
-            self._end()
-            raise CalculatorUnavailable("The calculator's process did not start.")
-        return self._process
+        finally:
+            theirs.close()
+        self._socket = ours
 
-    def _line(self, timeout_seconds: float) -> bytes | None:
-        """The child's next line; empty when it ended, None when time is up."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        deadline = time.monotonic() + timeout_seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                left = deadline - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    if left <= 0:
-                        return None
-                    continue
-                chunk = os.read(descriptor, 1 << 16)
+    @property
+    def pid(self) -> int:
+        pid: int = self._process.pid
+        return pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def answer(self, question: bytes) -> bytes:
+        """The line that answers a line. Raises TimeoutError, or another OSError when the process has ended."""
+        seconds = _ANSWER_SECONDS if self._has_answered else _START_SECONDS
+        ends_at = time.monotonic() + seconds
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs, self._sending:
+                socket.send_fds(self._socket, [b"?"], [theirs.fileno()])
+            ours.settimeout(seconds)
+            ours.sendall(question)
+            read = bytearray()
+            while not read.endswith(b"\n"):
+                left = ends_at - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                ours.settimeout(left)
+                chunk = ours.recv(1 << 16)
                 if not chunk:
-                    return b""
-                self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
+                    raise ConnectionResetError("the process ended without an answer")
+                read += chunk
+        self._has_answered = True
+        return bytes(read)
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
-        process.kill()
-        process.wait()
+    def end(self) -> None:
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "critical",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        # A process that forks has one thread.
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", "")))),
+    }
+    # A token has no business in a process that reads what strangers paste.
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        environment.pop(name, None)
+    return environment
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -189,7 +228,14 @@ def config_hash(config: dict[str, Any]) -> str:
 def _understood(line: bytes) -> Architecture | CalculatorError:
     answer = json.loads(line)
     if "architecture" in answer:
-        return Architecture.from_json(answer["architecture"])
+        try:
+            return Architecture.from_json(answer["architecture"])
+        except (KeyError, TypeError) as error:
+            raise CalculatorUnavailable(
+                "The studio was updated while it ran, and its calculator is of the other release. Start the studio again."
+            ) from error
+    if "detail" in answer:
+        logger.warning("a config was refused after an error that no check foresaw: %s", answer["detail"])
     kinds = {kind.code: kind for kind in (UnsupportedArchitecture, LimitExceeded)}
     return kinds.get(answer["code"], UnsupportedArchitecture)(answer["sentence"])
 

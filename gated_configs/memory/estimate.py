@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gated_configs.memory.architecture import Architecture, LayerState
 from gated_configs.memory.dtypes import ACTIVATION_FORMATS, CACHE_FORMATS, WEIGHT_FORMATS
-from gated_configs.memory.music import codec_activation_bytes, take_of
+from gated_configs.memory.music import CODEC_BYTES, codec_activation_bytes, mapped, take_of
 from gated_configs.memory.request import Request
 
 #: A prompt is read in pieces of at most so many tokens by every serving engine; the low figure assumes one.
@@ -28,10 +28,11 @@ class ActivationRange:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device. `weights` includes buffers; `cache` is the sum of keys, states and cross-attention.
+    """Bytes on one device. `weight_bytes` includes buffers; `cache_bytes` is keys, states and cross-attention.
 
-    Each overhead is in `overhead_bytes` once. `total_bytes` takes activations at their high figure,
-    `low_total_bytes` at their low one. `steps` and `rows` are what a music request came to.
+    On a CPU the weights are a mapped file: `unread_bytes` of them never take memory, and `file_bytes` of the file
+    stand beside their converted copies. Each overhead is in `overhead_bytes` once. `total_bytes` takes activations at
+    their high figure, `low_total_bytes` at their low one. `steps` and `rows` are what a music request came to.
     """
 
     weight_bytes: int
@@ -47,22 +48,33 @@ class MemoryEstimate:
     tokens: int
     steps: int = 0
     frames: int = 0
+    unread_bytes: int = 0
+    file_bytes: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def resident_weight_bytes(self) -> int:
+        """Memory that the weights take while they are used."""
+        return self.weight_bytes - self.unread_bytes + self.file_bytes
 
     @property
     def total_bytes(self) -> int:
         """What to plan for."""
-        return self.weight_bytes + self.cache_bytes + self.activations.high_bytes + self.overhead_bytes
+        return (
+            self.resident_weight_bytes + self.cache_bytes + self.activations.high_bytes + self.overhead_bytes
+        )
 
     @property
     def low_total_bytes(self) -> int:
         """The same when prompts are read in pieces and nothing is kept longer than it must be."""
-        return self.weight_bytes + self.cache_bytes + self.activations.low_bytes + self.overhead_bytes
+        return (
+            self.resident_weight_bytes + self.cache_bytes + self.activations.low_bytes + self.overhead_bytes
+        )
 
     def breakdown(self) -> dict[str, int]:
         """The parts of `total_bytes` by name."""
         return {
-            "weights": self.weight_bytes,
+            "weights": self.resident_weight_bytes,
             "cache": self.cache_bytes,
             "activations": self.activations.high_bytes,
             "overhead": self.overhead_bytes,
@@ -85,6 +97,8 @@ def estimate(architecture: Architecture, request: Request) -> MemoryEstimate:
     keys, states, cross = cache_parts(
         architecture, request, rows=rows, tokens=tokens, encoder_tokens=encoder_tokens
     )
+    activations = _activations(architecture, request, rows, tokens, encoder_tokens, frames)
+    unread, file = _mapped_bytes(architecture, request, keys + states + cross + activations.high_bytes)
     return MemoryEstimate(
         weight_bytes=weight_bytes(architecture, request),
         cache_bytes=keys + states + cross,
@@ -92,15 +106,27 @@ def estimate(architecture: Architecture, request: Request) -> MemoryEstimate:
         state_bytes=states,
         cross_bytes=cross,
         cache_bytes_per_token=cache_bytes_per_token(architecture, request),
-        activations=_activations(architecture, request, rows, tokens, encoder_tokens, frames),
+        activations=activations,
         overhead_bytes=request.fixed_overhead_bytes,
         request=request,
         rows=rows,
         tokens=tokens,
         steps=steps,
         frames=frames,
+        unread_bytes=unread,
+        file_bytes=file,
         notes=_notes(architecture, request, tokens),
     )
+
+
+def _mapped_bytes(architecture: Architecture, request: Request, used_later: int) -> tuple[int, int]:
+    """Bytes of weights that are never read, and of the file's pages beside converted weights; zero off the CPU."""
+    is_plain = request.weights in ACTIVATION_FORMATS and request.tensor_parallel == 1
+    if architecture.music is None or request.device != "cpu" or not is_plain:
+        return 0, 0
+    held = mapped(architecture, WEIGHT_FORMATS[request.weights].bits / 8)
+    # Pages that are let go after loading make room for what comes later.
+    return held.unread_bytes, held.file_bytes if held.is_kept else max(0, held.file_bytes - used_later)
 
 
 def _extent(architecture: Architecture, request: Request) -> tuple[int, int, int, int, int]:
@@ -120,7 +146,8 @@ def weight_bytes(architecture: Architecture, request: Request) -> int:
     """Bytes of weights and buffers on one device.
 
     A quantised format takes the matrices of attention, feed-forward and experts; embeddings, norms, heads and
-    towers stay in the activations' format, as GPTQ, AWQ and bitsandbytes leave them. Buffers stay in float32.
+    towers stay in the activations' format, as GPTQ, AWQ and bitsandbytes leave them. Buffers and a music model's codec
+    stay in float32.
     With tensor parallelism those matrices and vocabulary-sized ones are divided, the rest is on every device.
     """
     parameters, parts = architecture.parameters, request.tensor_parallel
@@ -131,13 +158,14 @@ def weight_bytes(architecture: Architecture, request: Request) -> int:
             )
         return -(-architecture.quantisation.stored_bytes // parts)
     chosen = WEIGHT_FORMATS[request.weights]
-    buffers = 4 * parameters.buffers
+    codec = parameters.parts.get("codec", 0) if architecture.music is not None else 0
+    buffers = 4 * parameters.buffers + CODEC_BYTES * codec
     if not chosen.is_quantised:
         size = chosen.bits / 8
         split = sum(
             elements for part, elements in parameters.parts.items() if part in _SPLIT | {"embeddings", "head"}
         )
-        kept = parameters.total - split
+        kept = parameters.total - split - codec
         return math.ceil(split * size / parts) + math.ceil(kept * size) + buffers
     taken = elements = 0
     for matrix in parameters.matrices:
@@ -145,7 +173,7 @@ def weight_bytes(architecture: Architecture, request: Request) -> int:
             continue
         taken += chosen.bytes_of(matrix.rows * matrix.count, matrix.columns)
         elements += matrix.rows * matrix.columns * matrix.count
-    rest = (parameters.total - elements) * ACTIVATION_FORMATS[request.activations]
+    rest = (parameters.total - elements - codec) * ACTIVATION_FORMATS[request.activations]
     return -(-taken // parts) + rest + buffers
 
 
@@ -234,6 +262,10 @@ def _notes(architecture: Architecture, request: Request, tokens: int) -> tuple[s
     limit = architecture.shapes.max_context
     if architecture.music is not None:
         seconds = request.duration_seconds or architecture.music.trained_seconds
+        if request.device == "cpu":
+            notes.append(
+                "On a CPU the weights are a mapped file: the codec's encoder and unread text embeddings take no memory."
+            )
         if seconds > architecture.music.trained_seconds:
             notes.append(
                 f"The model was trained on {architecture.music.trained_seconds:.0f} s; longer takes are windows of it."

@@ -33,7 +33,7 @@ _LEFT_OUT: Final = (
     "transformers.processing_utils",
     "transformers.quantizers.auto",
 )
-#: Torch's compiler, which the library imports only to keep functions out of it. Later it is there if needed.
+#: Torch's compiler, which the library imports only to keep functions out of it.
 _WHILE_STARTING: Final = ["torch._dynamo"]
 _touched = [False]
 
@@ -115,11 +115,26 @@ def import_libraries(*, is_lean: bool) -> None:
         importlib.import_module(f"transformers.{name}")
     importlib.import_module("gated_configs.memory.description")
     if is_lean:
-        # From here on whoever asks for the compiler gets the real one.
         _WHILE_STARTING.clear()
         for name in [name for name in sys.modules if name.startswith("torch._dynamo")]:
             del sys.modules[name]
-        del torch._dynamo
+        torch._dynamo = _stand_in("torch._dynamo", disable=_kept)
+        _stand_in("sympy", Basic=_Nothing)
+        _stand_in(
+            "torch.fx.experimental.symbolic_shapes",
+            GuardOnDataDependentSymNode=RuntimeError,
+            guard_or_false=bool,
+            guard_or_true=bool,
+            guard_size_oblivious=bool,
+            guarding_hint_or_throw=lambda value: value,
+            has_guarding_hint=lambda value: True,
+            expect_true=bool,
+            statically_known_true=bool,
+            is_nested_int=lambda value: False,
+            sym_and=lambda *values: all(values),
+            sym_eq=lambda one, other: one == other,
+            sym_or=lambda *values: any(values),
+        )
     _touched[0] = False
 
 
@@ -129,31 +144,38 @@ def was_touched() -> bool:
     return touched
 
 
-def import_family(config: dict[str, Any]) -> None:
-    """Import the modules that one config's family needs, so that a build's time is its own."""
-    from gated_configs.memory.blueprint import import_modules
-    from gated_configs.memory.remote import REMOTE_FAMILIES
-
-    import_modules(config)
-    modeling_auto = sys.modules["transformers.models.auto.modeling_auto"]
-    family = config.get("model_type")
-    if family not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and family not in REMOTE_FAMILIES:
-        import_symbolic_shapes()
+class _Nothing:
+    """A class that nothing is an instance of."""
 
 
-def import_symbolic_shapes() -> None:
-    """Import what torch imports by itself at the first view of a tensor without storage; it takes a second."""
-    importlib.import_module("torch.fx.experimental.symbolic_shapes")
+class _StandIn(ModuleType):
+    """The few names of a large module that shapes of plain numbers need; whoever asks for more gets all of them whole."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        for other in [key for key, module in sys.modules.items() if isinstance(module, _StandIn)]:
+            del sys.modules[other]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _stand_in(name: str, **given: Any) -> ModuleType:
+    module = _StandIn(name)
+    vars(module).update(given)
+    sys.modules[name] = module
+    return module
+
+
+def _kept(function: Any = None, recursive: bool = True, **_: Any) -> Any:
+    """A decorator of the compiler's that leaves what it is given as it is."""
+    return function if function is not None else (lambda inner: inner)
 
 
 def _leave_out(torch: Any) -> None:
     sys.meta_path.insert(0, _Finder())
 
-    def keep(function: Any = None, recursive: bool = True, *, reason: Any = None) -> Any:
-        return function if function is not None else (lambda inner: inner)
-
     # The real one imports the compiler in order to keep functions out of it.
-    torch.compiler.disable = torch.compiler.allow_in_graph = keep
+    torch.compiler.disable = torch.compiler.allow_in_graph = _kept
     torch._dynamo = _Placeholder()
     spec = importlib.util.find_spec("transformers")
     if spec is None or spec.origin is None:

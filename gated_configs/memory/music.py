@@ -9,6 +9,8 @@ from typing import Final
 from gated_configs.memory.architecture import Architecture, Music
 from gated_configs.memory.request import Request
 
+#: The codec keeps float32 whatever the rest is in, here as in audiocraft: rounding it would be heard.
+CODEC_BYTES: Final = 4
 #: Tokens of a typical prompt after T5's tokenizer, padding included.
 DEFAULT_PROMPT_TOKENS: Final = 32
 
@@ -50,17 +52,49 @@ def take_of(architecture: Architecture, request: Request) -> Take:
     )
 
 
-#: Copies of the last stage's signal alive at the peak of decoding. modeling_encodec.EncodecResnetBlock holds the
-#: residual, its activated and its padded copy, and the convolution's output and workspace; measured on a CPU with torch
-#: 2.13 and the 32 kHz codec: 4.4 for 5 and 10 s of music, 5.1 for 20 s.
-_COPIES: Final = 5
+#: oneDNN, which runs convolutions on a CPU, works on blocks of so many channels: fewer are padded up to it.
+_CHANNEL_BLOCK: Final = 16
 
 
 def codec_activation_bytes(music: Music, frames: int) -> int:
     """Bytes at the peak of decoding one take's codes to samples, in float32; both channels are a batch of two.
 
-    The decoder's last stage works at the full sample rate, with the channels of the last upsampling, and dwarfs
-    the ones before it.
+    The decoder's last stage works at the full sample rate, with the channels of the last upsampling. At the peak,
+    in the first convolution of its residual block (modeling_encodec.EncodecResnetBlock), these are alive: the block's
+    input as residual, its activated copy, that copy padded, the output, and the library's reordered input and output.
     """
     samples = frames * math.prod(music.codec_strides)
-    return music.codec_passes * samples * music.codec_channels[-1] * 4 * _COPIES
+    wide, narrow = music.codec_channels[-1], -(-music.codec_channels[-1] // music.codec_compress)
+    channels = 3 * wide + narrow + _in_blocks(wide) + _in_blocks(narrow)
+    return music.codec_passes * samples * channels * 4
+
+
+def _in_blocks(channels: int) -> int:
+    return -(-channels // _CHANNEL_BLOCK) * _CHANNEL_BLOCK
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """How a checkpoint's file stands in a CPU's memory: bytes of it never read, and read beside a converted copy."""
+
+    unread_bytes: int
+    file_bytes: int
+    is_kept: bool
+
+
+def mapped(architecture: Architecture, weight_size: float) -> Mapped:
+    """What a runner on a CPU holds of the file of weights, which it maps into memory instead of reading it.
+
+    Weights that keep their format are the file's own pages, and take memory once they are read. Those that are
+    converted are read whole, and their pages stay as long as some other weight still is the file's: the codec, which
+    keeps float32.
+    """
+    music = architecture.music
+    assert music is not None
+    stored = 2 if architecture.dtype in {"bf16", "fp16"} else 4
+    total, codec = architecture.parameters.total, architecture.parameters.parts.get("codec", 0)
+    converted = (total - codec if stored != weight_size else 0) + (codec if stored != CODEC_BYTES else 0)
+    unread = music.unread_codec_elements * CODEC_BYTES if stored == CODEC_BYTES else 0
+    if stored == weight_size:
+        unread += music.unread_text_elements * stored
+    return Mapped(unread, converted * stored, is_kept=converted < total)

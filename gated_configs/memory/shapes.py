@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from gated_configs.memory.architecture import Music, Shapes
 from gated_configs.memory.blueprint import Blueprint, setting
@@ -99,7 +99,7 @@ def music_of(blueprint: Blueprint) -> Music | None:
     """The clock and codec of MusicGen, or None for every other family."""
     if blueprint.family not in {"musicgen", "musicgen_melody"}:
         return None
-    config = blueprint.config
+    config, model = blueprint.config, cast("Any", blueprint.model)
     codec, decoder = config.audio_encoder, config.decoder
     strides = tuple(int(ratio) for ratio in codec.upsampling_ratios)
     filters = int(codec.num_filters)
@@ -117,5 +117,12 @@ def music_of(blueprint: Blueprint) -> Music | None:
         codec_channels=channels,
         codec_strides=strides,
         codec_passes=int(decoder.audio_channels),
+        codec_compress=max(1, int(codec.compress)),
+        unread_codec_elements=_elements(model.audio_encoder.encoder),
+        unread_text_elements=_elements(model.text_encoder.get_input_embeddings()),
         hidden=int(decoder.hidden_size),
     )
+
+
+def _elements(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -20,7 +20,9 @@ from gated_configs.memory.remote import mapping_of
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 32
-MAX_KEYS: Final = 400_000
+MAX_KEYS: Final = 150_000
+#: Fields of one object beside lists of names: real ones have up to sixty.
+MAX_FIELDS: Final = 4096
 _MOST_PROBLEMS: Final = 20
 
 
@@ -183,6 +185,10 @@ def _syntax(text: str, error: json.JSONDecodeError) -> str:
 
 def _check_extent(value: dict[str, Any]) -> None:
     """Refuse what is too deep or has too many keys, and NaN or Infinity where a size is meant."""
+    if len(value) > MAX_FIELDS:
+        raise _refusal(
+            "TOO_MANY_KEYS", f"The config has {len(value):,} fields; no model's has more than {MAX_FIELDS:,}."
+        )
     keys = 0
     stack: list[tuple[Any, int, str]] = [(value, 1, "")]
     while stack:

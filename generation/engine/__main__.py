@@ -19,6 +19,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if __name__ == "__main__":
     events = _taken_over_stdout()  # before anything is imported that might print
+    from generation.engine.libraries import import_libraries
+
+    import_libraries()
     from generation.engine.runner import main
 
     main(sys.stdin.buffer, events)

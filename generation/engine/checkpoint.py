@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import AutoTokenizer
+from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from generation.engine.errors import EngineError
 from generation.engine.hub import fetch_checkpoint
@@ -277,11 +279,11 @@ def _weights_progress(on_fraction: Callable[[float], None]) -> Iterator[None]:
             return _CountedBar(args[0], on_fraction)
         return factory(*args, **kwargs)
 
-    previous = transformers.utils.logging.set_tqdm_hook(hook)
+    previous = logging.set_tqdm_hook(hook)
     try:
         yield
     finally:
-        transformers.utils.logging.set_tqdm_hook(previous)
+        logging.set_tqdm_hook(previous)
 
 
 def _read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import EncoderDecoderCache
+from transformers.cache_utils import EncoderDecoderCache
 
 from generation.engine.cache import request_cache
 from generation.engine.checkpoint import LoadedModel

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import BinaryIO, NoReturn
 
 import torch
-import transformers
+from transformers.utils import logging
 
 from generation.engine.adapters.attach import Attachment
 from generation.engine.adapters.proof import prove
@@ -57,7 +57,7 @@ def main(commands: BinaryIO, events: BinaryIO) -> NoReturn:
     """Serve commands until `unload`, a failed load, or the parent's end."""
     # Ctrl-C in a terminal reaches the whole process group; the parent decides what it means for its runners.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    transformers.utils.logging.set_verbosity_error()
+    logging.set_verbosity_error()
     status = 70  # EX_SOFTWARE, unless serving ends as it should
     try:
         status = Runner(commands, events).serve()

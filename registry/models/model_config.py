@@ -103,6 +103,8 @@ class ModelConfig(models.Model):
     position = models.PositiveSmallIntegerField(default=1000, help_text="Order in lists, smallest first.")
     # Largest memory seen on this machine, in bytes by device: what counts once it is known.
     measured_bytes = models.JSONField(default=dict, blank=True, editable=False)
+    # What the memory calculator knows of it, or null: {"source", "config_sha256", "described"}. See registry.described.
+    architecture = models.JSONField(null=True, blank=True, editable=False)
     # What the catalogue said when it was last applied: a field that still holds it was not edited by an admin.
     catalog_values = models.JSONField(default=dict, blank=True, editable=False)
 

@@ -6,11 +6,16 @@ Reads `config.json` as data; knows nothing of adapters and loads nothing.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from gated_configs.memory import CalculatorError, check_config, config_hash, shared_calculator
+from registry.described import FROM_CONFIG, described, record_of
 from registry.models import ModelConfig
+
+logger = logging.getLogger(__name__)
 
 #: Configs are a few kilobytes; what is larger is none.
 _MAX_CONFIG_BYTES: Final = 1024 * 1024
@@ -56,7 +61,11 @@ def note_architecture(model: ModelConfig, folder: Path) -> list[str]:
     What the checkpoint says is the truth, codebooks and channels included. A config that cannot be read, or is no
     MusicGen's, changes nothing: loading the model says what is wrong with it.
     """
-    told = read_architecture(folder / "config.json")
+    content = config_in(folder)
+    told = facts_of_config(content)
+    # A folder of somebody's own is described when its model is saved in the admin.
+    if told and not model.local_path:
+        note_description(model, content)
     changed = [name for name, value in told.items() if getattr(model, name) != value]
     if changed:
         # By the row's current state, so that a stale instance overwrites nothing else.
@@ -66,14 +75,40 @@ def note_architecture(model: ModelConfig, folder: Path) -> list[str]:
     return changed
 
 
-def read_architecture(config: Path) -> dict[str, Any]:
-    """The fields that a checkpoint's `config.json` tells, by their names in the table; empty where it tells none."""
+def note_description(model: ModelConfig, config: Any) -> bool:
+    """Keep what the memory calculator says of a config with the row; answer whether that changed.
+
+    Starts the calculator's process unless the row has this very config's description. One that the calculator
+    refuses changes nothing.
+    """
     try:
-        if config.stat().st_size > _MAX_CONFIG_BYTES:
-            return {}
-        content = json.loads(config.read_text(encoding="utf-8"))
+        checked = check_config(config).config
+        sha256 = config_hash(checked)
+        kept = model.architecture
+        if isinstance(kept, dict) and kept.get("config_sha256") == sha256 and described(kept) is not None:
+            return False
+        architecture = shared_calculator().describe(checked)
+    except CalculatorError as refused:
+        logger.warning("the memory of %s is not computed: %s", model.pk, refused)
+        return False
+    model.architecture = record_of(architecture, source=FROM_CONFIG, config_sha256=sha256)
+    ModelConfig.objects.filter(pk=model.pk).update(architecture=model.architecture)
+    return True
+
+
+def config_in(folder: Path) -> Any:
+    """The parsed `config.json` of a checkpoint's folder, or None where it has none that can be read."""
+    path = folder / "config.json"
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}
+        return None
+
+
+def facts_of_config(content: Any) -> dict[str, Any]:
+    """The fields that a checkpoint's config tells, by their names in the table; empty where it tells none."""
     if not isinstance(content, dict) or content.get("model_type") not in ("musicgen", "musicgen_melody"):
         return {}
     decoder, text = content.get("decoder"), content.get("text_encoder")

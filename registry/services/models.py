@@ -10,6 +10,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from registry.catalog import DEMO_MODEL_ID, MODEL_CONFIGS
+from registry.described import seed_descriptions
 from registry.models import ModelConfig
 
 
@@ -105,6 +106,8 @@ def sync_catalog(
             facts = {name: value for name, value in entry.items() if name in known_fields and name != "id"}
             facts["position"] = position
             changes += _apply_entry(table, using, entry["id"], facts)
+        if "architecture" in known_fields:
+            seed_descriptions(using=using, table=table)
         rows = table._default_manager.using(using)
         if not rows.filter(is_active=True).exists():
             demo = rows.filter(pk=DEMO_MODEL_ID, is_playable=True)

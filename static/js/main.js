@@ -18,4 +18,6 @@ import "./player.js";
 import "./takes.js";
 import "./compare.js";
 import "./autoplay.js";
+import "./memory.js";
+import "./memorypanel.js";
 import "./shortcuts.js";

@@ -30,6 +30,10 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     location.assign(`/login/?next=${encodeURIComponent(location.pathname + location.search)}`);
   } else if ((xhr.status === 400 || xhr.status === 409) && isJson(xhr)) {
     event.detail.shouldSwap = false;
+  } else if (xhr.status >= 400 && xhr.getResponseHeader("HX-Retarget")) {
+    // A refusal that names its own place on the page stands there, whatever its status.
+    event.detail.shouldSwap = true;
+    event.detail.isError = false;
   }
 });
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import soundfile
+from django.core.management import CommandError, call_command
 
 from generation.audio_files import read_recipe
 from tests.adapters import made
@@ -163,14 +165,12 @@ def test_too_long_exits_with_the_sentence(environment: dict[str, str], tmp_path:
     ],
 )
 def test_a_bad_file_name_is_refused_before_any_work(
-    out: str, sentence: str, studio_environment: dict[str, str], tmp_path: Path
+    out: str, sentence: str, home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "folder.wav").mkdir()
-    ended = generate("slow piano", "--out", str(tmp_path / out), environment=studio_environment)
-    assert ended.returncode == 1
-    assert sentence in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert not Path(studio_environment["MUSICGEN_HOME"]).exists(), "nothing was prepared for it"
+    with pytest.raises(CommandError, match=re.escape(sentence)):
+        call_command("generate", "slow piano", "--out", str(tmp_path / out))
+    assert not home.exists(), "nothing was prepared for it"
 
 
 def test_an_option_that_is_no_number_is_refused(studio_environment: dict[str, str], tmp_path: Path) -> None:
@@ -181,15 +181,19 @@ def test_an_option_that_is_no_number_is_refused(studio_environment: dict[str, st
     assert "--duration: invalid float value: 'five'" in ended.stderr
 
 
-def test_shared_mode_asks_whose_it_is(studio_environment: dict[str, str], tmp_path: Path) -> None:
-    environment = {**studio_environment, "MUSICGEN_ACCESS": "shared"}
-    arguments = ["slow piano", "--out", str(tmp_path / "a.wav")]
-    ended = generate(*arguments, environment=environment)
-    assert (ended.returncode, "Say who with --user NAME." in ended.stderr) == (1, True)
-    ended = generate(*arguments, "--user", "nobody", environment=environment)
-    assert (ended.returncode, "There is no user 'nobody'." in ended.stderr) == (1, True)
-    ended = generate(*arguments, "--user", "alice", environment=studio_environment)
-    assert (ended.returncode, "--user is not needed" in ended.stderr) == (1, True)
+@pytest.mark.django_db
+def test_shared_mode_asks_whose_it_is(shared_mode: None, home: Path, tmp_path: Path) -> None:
+    arguments = ["generate", "slow piano", "--out", str(tmp_path / "a.wav")]
+    with pytest.raises(CommandError, match=r"Say who with --user NAME\."):
+        call_command(*arguments)
+    with pytest.raises(CommandError, match=r"There is no user 'nobody'\."):
+        call_command(*arguments, "--user", "nobody")
+
+
+@pytest.mark.django_db
+def test_local_mode_needs_no_user(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="--user is not needed"):
+        call_command("generate", "slow piano", "--out", str(tmp_path / "a.wav"), "--user", "alice")
 
 
 def test_an_old_database_is_named(studio_environment: dict[str, str], tmp_path: Path) -> None:

@@ -21,10 +21,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from gated_configs.services import lookup, rate_limits, submission
 from generation.api import api
 from generation.models import Job, Take
 from tests.conftest import ROOT
+from tests.gated_configs.conftest import TINY
 from tests.generation.music import make_job, make_take
+from tests.hub import FakeHub
 
 DOCUMENT = ROOT / "docs" / "openapi.json"
 #: How the checked-in document is written anew.
@@ -70,9 +73,28 @@ def test_the_documentation_page_loads_only_our_own_files(client: Client) -> None
     assert all("application/json" in attributes for attributes in inline), "the policy forbids inline scripts"
 
 
+#: Models to find: on the hub, gated there, built in, saved, and nothing at all.
+MODEL_IDS = ("studio/tiny", "meta-llama/gated", "musicgen-small", "studio/saved", "studio/none")
+
+
 @pytest.fixture
-def api_schema(db: None, home: Any, owner: User) -> Iterator[Any]:
-    """The live document over WSGI in this process, with a job and a take to find."""
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub to look models up on, and no limit of rates: many more are sent than one person may."""
+    for allowance in (lookup.HUB_LOOKUPS, submission.SUBMISSIONS):
+        for name in ("per_person", "per_address"):
+            monkeypatch.setitem(vars(allowance), name, 10_000)
+    with FakeHub({name: {"config.json": json.dumps(TINY).encode()} for name in MODEL_IDS[:2]}) as running:
+        running.gate("meta-llama/gated")
+        monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield running
+    rate_limits.forget_all()
+
+
+@pytest.fixture
+def api_schema(db: None, home: Any, owner: User, hub: FakeHub) -> Iterator[Any]:
+    """The live document over WSGI in this process, with a job, a take and models to find."""
+    submission.save_config(owner=owner, model_id="studio/saved", config=dict(TINY), submitted_by=owner)
     make_job(owner)
     make_take(owner, seconds=0.05)
     # As Django's own test client: a request must not close the connection that holds the test's transaction.
@@ -81,6 +103,24 @@ def api_schema(db: None, home: Any, owner: User) -> Iterator[Any]:
     yield schemathesis.openapi.from_wsgi("/api/openapi.json", get_wsgi_application())
     for sent in (request_started, request_finished):
         sent.connect(close_old_connections)
+
+
+def name_models(case: Any) -> None:
+    """Let most requests name a model that there is, and every other submission hold a config."""
+    chosen = len(str(case.path_parameters)) + len(str(case.body))
+    if "model_id" in (case.path_parameters or {}) and chosen % 4:
+        case.path_parameters["model_id"] = MODEL_IDS[chosen % len(MODEL_IDS)]
+    if not isinstance(case.body, dict) or not chosen % 4:
+        return
+    for field in ("model_id", "model_url", "model_uri"):
+        if isinstance(case.body.get(field), str):
+            case.body[field] = MODEL_IDS[chosen % len(MODEL_IDS)]
+    if isinstance(case.body.get("models"), list) and all(
+        isinstance(name, str) for name in case.body["models"]
+    ):
+        case.body["models"] = [*MODEL_IDS[: chosen % 5], *case.body["models"]][:10]
+    if "config" in case.body and chosen % 2:
+        case.body["config"] = {**TINY, "num_hidden_layers": chosen % 3}
 
 
 OPERATIONS = [
@@ -102,7 +142,8 @@ def test_the_api_keeps_to_its_document(method: str, path: str, api_schema: Any) 
         for name, number in rows.items():
             if (case.path_parameters or {}).get(name, 0) % 2:  # every other one finds its row
                 case.path_parameters[name] = number
-        case.call_and_validate(
+        name_models(case)
+        answer = case.call_and_validate(
             checks=[
                 not_a_server_error,
                 status_code_conformance,
@@ -110,5 +151,9 @@ def test_the_api_keeps_to_its_document(method: str, path: str, api_schema: Any) 
                 response_schema_conformance,
             ]
         )
+        if answer.status_code >= 400 and case.method != "HEAD":
+            refusal = answer.json()
+            assert refusal["error_code"].isupper()
+            assert refusal["error"]
 
     keeps_to_it()

@@ -154,3 +154,29 @@ def test_a_comparison(look: Page, with_adapters: RunningStudio) -> None:
     look.get_by_role("link", name="Delete").click()
     expect(look.get_by_role("dialog", name="Delete Night Trio v1.0")).to_be_visible()
     assert_accessible(look)
+
+
+@pytest.mark.parametrize("look", BOTH_ENDS, indirect=True)
+def test_memory(look: Page, music_studio: RunningStudio) -> None:
+    page = f"{music_studio.url}memory/"
+    look.set_default_navigation_timeout(PATIENCE_MS)  # The first figures start the calculator.
+    look.goto(page)
+    assert_accessible(look)
+    # Nobody answers for the hub here, so a model that is not built in opens the panel.
+    look.get_by_label("Model", exact=True).fill("owner/unknown")
+    look.get_by_role("button", name="Calculate", exact=True).click()
+    expect(look.locator("[data-config-panel]")).to_be_visible(timeout=PATIENCE_MS)
+    look.get_by_label("config.json", exact=True).fill('{"model_type": "llama"}')
+    look.get_by_role("button", name="Save and calculate").click()
+    expect(look.locator(".config-problems")).to_be_visible()
+    assert_accessible(look)
+    look.goto(f"{page}?action=calculate&model=musicgen-small&gpu=rtx-4090&batch_size=none")
+    assert_accessible(look)
+    look.goto(f"{page}?action=calculate&model=musicgen-small&gpu=rtx-3050-6gb&duration_seconds=60")
+    for words in ("More options", "How this was computed", "The config", "Counted otherwise"):
+        look.locator("summary").filter(has_text=words).click()
+    assert_accessible(look)
+    look.goto(f"{page}?action=analyse&model=musicgen-small&gpu=rtx-4060")
+    assert_accessible(look)
+    look.goto(f"{page}?action=compare&model=musicgen-small&model=owner/unknown&panel=off")
+    assert_accessible(look)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gated_configs.memory import Architecture, describe
+from tests.memory.agreement import CASES, config_of, results
+from tests.memory.peaks import predict
 from tests.memory.samples import Sample, further_samples, given_samples
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "accuracy.md"
@@ -29,14 +31,48 @@ exact; each estimate carries its assumptions.
 """
 
 
+PEAKS = """`python -m tests.memory.agreement FOLDER` has the real runner make a take on a CPU, of checkpoints of the published
+shapes with random weights, and reads the most memory that the kernel saw it hold. A test holds every row to a tenth, and
+makes such a take itself with a smaller checkpoint in both dtypes. No GPU was at hand: figures of cards are not measured.
+
+Four things decide a CPU's peak, beside weights and cache. The weights are a mapped file: the codec's encoder and the
+table of text embeddings are never read and take nothing. A float32 file that is converted to bfloat16 is read whole, and
+its pages stay because the codec, which keeps float32, still uses the file: on a CPU bfloat16 needs more than float32, of
+which the system can take the file's pages back. The codec's last stage decodes a whole take at once. And the process
+with its libraries takes 350 MB.
+"""
+
+
 def page() -> str:
     """The whole page."""
     from tests.memory.dwarfs import DWARFS
 
     lines = [INTRODUCTION.format(dwarfs=len(DWARFS))]
     lines += ["## Configs with published figures", "", *_table(given_samples()), ""]
-    lines += ["## Others of the same families", "", *_table(further_samples())]
+    lines += ["## Others of the same families", "", *_table(further_samples()), ""]
+    lines += ["## Peaks of the runner", "", PEAKS, *_peaks()]
     return "\n".join(lines) + "\n"
+
+
+def _peaks() -> Iterator[str]:
+    yield "| checkpoint | dtype | seconds | guidance | measured | predicted | error |"
+    yield "|---|---|---:|---|---:|---:|---:|"
+    machines = set()
+    measured = results()
+    for case in CASES:
+        if case.name not in measured:
+            continue
+        predicted = predict(
+            config_of(case.checkpoint), seconds=case.seconds, dtype=case.dtype, guidance=case.guidance
+        ).total_bytes
+        peak = measured[case.name]["measured_bytes"]
+        machines.add(measured[case.name]["hardware"])
+        yield (
+            f"| {case.checkpoint} | {case.dtype} | {case.seconds:g} | {'yes' if case.guidance else 'no'} |"
+            f" {peak / 1e9:.3f} GB | {predicted / 1e9:.3f} GB | {predicted / peak - 1:+.1%} |"
+        )
+    yield ""
+    yield f"Measured on: {'; '.join(sorted(machines))}."
 
 
 def _table(samples: list[Sample]) -> Iterator[str]:

@@ -66,10 +66,14 @@ def test_takes_seconds_for_music(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["meta-llama/Llama-3.1-8B"], "built-in MusicGen models"),
+        (["./nothing/here"], "There is no file 'nothing/here'"),
+        (["nothing.json"], "There is no file 'nothing.json'"),
+        (["no model"], "no model's name has"),
         (["FILE", "--gpu", "abacus"], "no card in the list"),
         (["FILE", "--precision", "int3"], "no known format"),
-        (["FILE", "--batch", "0"], "whole number of 1 or more"),
+        (["FILE", "--batch", "0"], "batch_size is a whole number from 1"),
+        (["FILE", "--duration", "nan"], "duration_seconds is a number above 0"),
+        (["FILE", "--config", "FILE"], "name the model as owner/name"),
     ],
 )
 def test_refuses_with_one_sentence(config_file: Path, arguments: list[str], sentence: str) -> None:

@@ -12,7 +12,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from registry.catalog import DEMO_MODEL_ID, MODEL_CONFIGS
 from registry.models import ModelConfig
-from registry.services import architecture_of, note_architecture, read_architecture, sync_catalog
+from registry.services import architecture_of, config_in, facts_of_config, note_architecture, sync_catalog
 from tests.conftest import ROOT
 
 FIELDS = ("family", "hidden_size", "layers", "ffn_dim", "heads", "text_width")
@@ -57,7 +57,7 @@ def test_no_two_published_models_are_built_alike(db: None) -> None:
 
 def test_the_demo_is_built_as_its_checkpoint_says(db: None) -> None:
     demo = ModelConfig.objects.get(pk=DEMO_MODEL_ID)
-    told = read_architecture(ROOT / demo.local_path / "config.json")
+    told = facts_of_config(config_in(ROOT / demo.local_path))
     assert set(told) == {*FIELDS, "codebooks", "channels"}
     assert {name: getattr(demo, name) for name in told} == told
 
@@ -141,7 +141,7 @@ def test_what_is_no_musicgen_config_changes_nothing(
 @pytest.mark.parametrize("value", [0, -1, 2**40, True, "96", 1.5, None])
 def test_sizes_of_no_use_are_left_out(value: Any, tmp_path: Path) -> None:
     decoder = {"hidden_size": value, "num_hidden_layers": 5}
-    told = read_architecture(write(tmp_path, decoder=decoder) / "config.json")
+    told = facts_of_config(config_in(write(tmp_path, decoder=decoder)))
     assert "hidden_size" not in told
     assert told["layers"] == 5
 
@@ -150,7 +150,7 @@ def test_a_config_that_leaves_sizes_out_means_the_librarys(tmp_path: Path) -> No
     from transformers import MusicgenDecoderConfig
 
     theirs = MusicgenDecoderConfig()
-    told = read_architecture(write(tmp_path, decoder={}, text_encoder=None) / "config.json")
+    told = facts_of_config(config_in(write(tmp_path, decoder={}, text_encoder=None)))
     assert told == {
         "family": "musicgen",
         "hidden_size": theirs.hidden_size,

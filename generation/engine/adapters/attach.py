@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import MusicgenForConditionalGeneration
+from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
 
 from generation.engine.adapters.branch import branched, twin_of
 from generation.engine.adapters.fit import FittedAdapter

@@ -8,17 +8,17 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from musicgen_site.benchmarks import adapters, switching
+from musicgen_site.benchmarks import adapters, memory, switching
 
-BENCHMARKS = {"switching": switching.run, "adapters": adapters.run}
+BENCHMARKS = {"switching": switching.run, "adapters": adapters.run, "memory": memory.run}
 
 
 class Command(BaseCommand):
-    """Runs one of the benchmarks: `switching` of models, `adapters`."""
+    """Runs one of the benchmarks: `switching` of models, `adapters`, `memory` figures."""
 
     help = (
-        "Measure this machine: switching models, cold and warm, beside a fresh process; or changing adapters "
-        "beside reloading the checkpoint."
+        "Measure this machine: switching models, cold and warm, beside a fresh process; changing adapters "
+        "beside reloading the checkpoint; or memory figures of very large models beside accelerate's."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -37,6 +37,9 @@ class Command(BaseCommand):
         )
         if options["json"]:
             self.stdout.write(json.dumps(figures))
+            return
+        if options["name"] == "memory":
+            self._tell_memory(figures)
             return
         self.stdout.write(f"{figures['hardware']}, checkpoint of {figures['checkpoint_bytes'] / 1e9:.2f} GB")
         if options["name"] == "switching":
@@ -72,3 +75,29 @@ class Command(BaseCommand):
             f" {figures['change_to_reload_with_frame']:.2f} times with the first frame of the next take."
             f" Frames with one take {figures['with_to_without']:.2f} times as long as without."
         )
+
+    def _tell_memory(self, figures: dict[str, Any]) -> None:
+        self.stdout.write(figures["hardware"])
+        lines = {
+            "first answer, process started for it": "first_seconds",
+            "the other model next": "next_seconds",
+            "the same again": "again_seconds",
+            "processor's time of the first": "first_processor_seconds",
+            "and of the next": "next_processor_seconds",
+            "accelerate estimate-memory": "accelerate_first_seconds",
+            "processor's time of it": "accelerate_first_processor_seconds",
+            "accelerate, the other model next": "accelerate_next_seconds",
+        }
+        for name, told in figures["models"].items():
+            self.stdout.write(f"{name}: {told['weight_bytes_float32'] / 1e9:,.1f} GB of weights in float32")
+            for words, key in lines.items():
+                self.stdout.write(f"{words:>38}: {told[key] or 'no answer'} s")
+            if told["first_to_accelerate"] is not None:
+                self.stdout.write(
+                    f"The first answer takes {told['first_to_accelerate']:.2f} times accelerate's, which says"
+                    f" {told['accelerate_bytes_float32'] / 1e9:,.1f} GB: without the head, and nothing of caches."
+                )
+            if told["next_to_accelerate"] is not None:
+                self.stdout.write(f"The next takes {told['next_to_accelerate']:.3f} times accelerate's.")
+            if told["accelerate_problem"]:
+                self.stdout.write(f"Accelerate failed: {told['accelerate_problem']}")

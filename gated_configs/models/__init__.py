@@ -1,0 +1,6 @@
+"""Rows of configs: what people saved, its versions, and what the hub answered."""
+
+from gated_configs.models.hub_config import HubConfig
+from gated_configs.models.saved_config import ConfigVersion, UserModelConfig, UserModelConfigQuerySet
+
+__all__ = ["ConfigVersion", "HubConfig", "UserModelConfig", "UserModelConfigQuerySet"]
