@@ -61,7 +61,7 @@ api = NinjaAPI(
     version=VERSION,
     description=(
         'Text to music over HTTP. A refusal is always `{"error": sentence, "error_code": CODE, ...facts}`.'
-        " In local mode no login is needed; in shared mode the session's login is."
+        " In local mode no login is needed; in shared mode a token of the account page, or the session's login."
     ),
     urls_namespace="api",
     parser=BoundedParser(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib.auth import get_user_model
@@ -15,6 +15,11 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from musicgen_site.services.login_guard import TooManyTries, begin_login
+
+if TYPE_CHECKING:
+    _UserCreationForm = BaseUserCreationForm[User]
+else:
+    _UserCreationForm = BaseUserCreationForm  # takes a type argument in the stubs only
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ class LoginForm(AuthenticationForm):
         return cleaned
 
 
-class FirstAdministratorForm(BaseUserCreationForm):
+class FirstAdministratorForm(_UserCreationForm):
     """Name and password of the first administrator. It saves nothing: a service makes the account."""
 
     class Meta:

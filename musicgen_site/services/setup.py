@@ -52,7 +52,7 @@ def create_first_administrator(*, secret: str, username: str, password: str) -> 
         # The row that is deleted is the lock: whoever deletes it goes on.
         if not _open_links(secret).delete()[0] or not needs_administrator():
             return None
-        user = people.filter(username=username).first()
+        user: User | None = people.filter(username=username).first()
         if user is None:
             if people.filter(username__iexact=username).exists():
                 raise NameTaken("There is somebody of almost that name. Choose another.")

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView, LogoutView
 from django.core.exceptions import PermissionDenied
-from django.forms import BaseForm
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -38,7 +38,7 @@ class StudioLogin(LoginView):
         remember_device(self.request, response, form.get_user().get_username())
         return response
 
-    def form_invalid(self, form: BaseForm) -> HttpResponse:
+    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         """The form again, with the sentence."""
         response = super().form_invalid(form)
         refused = form.refused if isinstance(form, LoginForm) else None
@@ -55,7 +55,7 @@ class StudioLogin(LoginView):
 class StudioLogout(LogoutView):
     """Ends this login, and the sockets that it had open."""
 
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Log out."""
         user_id = request.user.pk
         response = super().post(request, *args, **kwargs)

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any, Final
 
 from django.conf import settings
+from django.contrib.auth.forms import PasswordResetForm
 from django.contrib.auth.views import (
     PasswordResetCompleteView,
     PasswordResetConfirmView,
@@ -47,7 +48,7 @@ class ResetPage(PasswordResetView):
     email_template_name = "registration/reset_email.txt"
     subject_template_name = "registration/reset_subject.txt"
 
-    def form_valid(self, form: ResetForm) -> HttpResponse:
+    def form_valid(self, form: PasswordResetForm) -> HttpResponse:
         """Send, unless that was done too often."""
         wait = take(FROM_HERE, network_of(address_of(self.request)))
         if wait:

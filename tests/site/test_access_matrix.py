@@ -3,6 +3,7 @@
 What is expected stands in `access_table.py`; a route without a row there fails here.
 """
 
+import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,7 @@ def tried(method: str, row: Row, clients: dict[str, Client], names: dict[str, An
         client = clients[role]
         options: dict[str, Any] = {"content_type": "application/json"} if row.is_json else {}
         body = {} if method in ("GET", "HEAD") else {"data": row.sent, **options}
-        cookies = client.cookies.copy()
+        cookies = copy.deepcopy(client.cookies)
         with transaction.atomic():
             answers[role] = getattr(client, method.lower())(row.path.format(**names), **body)
             transaction.set_rollback(True)

@@ -86,11 +86,11 @@ def test_tokens_and_roles_are_kept(alice: User, staff: User) -> None:
     alice.groups.add(Group.objects.create(name="curators"))
     alice.set_password("another long one 8")
     alice.save()
-    sent = {"action": "revoke", "_selected_action": [str(alice.api_tokens.get().pk)]}  # type: ignore[attr-defined]
+    sent = {"action": "revoke", "_selected_action": [str(alice.api_tokens.get().pk)]}
     client.post("/admin/musicgen_site/apitoken/", sent)
     assert [row[4] for row in entries("token.created")] == ["Read and generate"]
     assert [row[0] for row in entries("token.revoked")] == ["staff"]
-    assert alice.api_tokens.valid().count() == 0  # type: ignore[attr-defined]
+    assert alice.api_tokens.valid().count() == 0
     told = [row[4] for row in entries("role.changed") if row[3] == "alice"]
     assert told == ["staff: yes", "add group: curators"]
     assert [row[3] for row in entries("password.changed")] == ["alice"]
@@ -176,3 +176,13 @@ def test_a_refused_deletion_is_not_kept(staff: User) -> None:
     )  # fmt: skip
     delete_adapter(adapter)
     assert len(entries("adapter.deleted")) == 1
+
+
+def test_in_local_mode_it_is_the_owner(client: Client, settings: Any) -> None:
+    settings.STUDIO = settings.STUDIO.model_copy(update={"access": "local"})
+    settings.MIDDLEWARE = [
+        name.replace("access.LoginMiddleware", "access.OwnerMiddleware") for name in settings.MIDDLEWARE
+    ]
+    assert client.get("/").status_code == 200
+    client.post("/settings/switch/", {"model_id": "musicgen-small"})
+    assert [row[:2] for row in entries("switch.requested")] == [("owner", "page")]
