@@ -69,6 +69,7 @@ class TestPage:
     def test_a_guessed_link_is_none(self, client: Client) -> None:
         make_setup_link()
         assert client.post("/setup/guessed/", SENT).status_code == 410
+        assert create_first_administrator(secret="guessed", username="mallory", password=PASSWORD) is None
         assert User.objects.count() == 0
 
     @pytest.mark.parametrize(
