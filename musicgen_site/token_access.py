@@ -30,8 +30,10 @@ _CHANGES: Final = (
     (re.compile(r"/api/takes(/|$)"), TokenScope.GENERATE),
     (re.compile(r"/api/trials(/|$)"), TokenScope.GENERATE),
     (re.compile(r"/api/adapters/\d+/trials/?$"), TokenScope.GENERATE),
-    # It computes and keeps nothing.
-    (re.compile(r"/api/memory(/|$)"), TokenScope.READ),
+    # Configs that people save are theirs alone.
+    (re.compile(r"/api/models/config/submit/?$"), TokenScope.GENERATE),
+    # These compute and keep nothing.
+    (re.compile(r"/api/models/(analyze|calculate|compare|validate)/?$"), TokenScope.READ),
 )
 
 

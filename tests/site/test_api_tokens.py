@@ -86,6 +86,9 @@ def test_what_changes_something_and_is_not_listed_needs_the_widest_scope() -> No
     assert needed_scope("POST", "/api/generationsx") == "manage"
     assert needed_scope("DELETE", "/api/adapters/3") == "manage"
     assert needed_scope("POST", "/api/adapters/3/trials") == "generate"
+    assert needed_scope("POST", "/api/models/calculate") == "read"
+    assert needed_scope("POST", "/api/models/config/submit") == "generate"
+    assert needed_scope("POST", "/api/models/switch") == "manage"
     assert needed_scope("HEAD", "/api/takes/3/audio") == "read"
 
 
