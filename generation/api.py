@@ -31,7 +31,7 @@ from generation.audio_response import audio_response
 from generation.models import Job, Take
 from generation.services import jobs, models, submission, takes
 from generation.services.job_adapters import AdapterWish
-from generation.services.refusals import GenerationRefused, QueueFull
+from generation.services.refusals import GenerationRefused, QuotaReached
 from generation.services.submission import GenerationRequest
 from generation.version import VERSION
 from registry.services import ModelNotFound, ModelNotPlayable, SwitchUnderWay, get_model_config
@@ -68,7 +68,7 @@ api = NinjaAPI(
     version=VERSION,
     description=(
         'Text to music over HTTP. A refusal is always `{"error": sentence, "error_code": CODE, ...facts}`.'
-        " In local mode no login is needed; in shared mode the session's login is."
+        " In local mode no login is needed; in shared mode a token of the account page, or the session's login."
     ),
     urls_namespace="api",
     parser=BoundedParser(),
@@ -86,7 +86,7 @@ memory_api.register_refusals(api, _refuse)
 @api.exception_handler(GenerationRefused)
 def _generation_refused(request: HttpRequest, refused: GenerationRefused) -> HttpResponse:
     errors = {_api_name(name): refusal.message for name, refusal in refused.refusals.items()}
-    status = 429 if isinstance(refused, QueueFull) else 400
+    status = 429 if isinstance(refused, QuotaReached) else 400
     facts = {name: _finite(value) for name, value in refused.first.facts.items()}
     return _refuse(request, status, str(refused), refused.first.code, **{**facts, "errors": errors})
 

@@ -63,25 +63,31 @@ class JobCard:
 
 
 class Queue:
-    """Everybody's unfinished jobs, oldest first: who waits for how long. One query, read once."""
+    """Everybody's unfinished jobs, those that wait in the order of their turns: who waits for how long. Read once."""
 
     def __init__(self) -> None:
-        self._jobs = list(Job.objects.unfinished().select_related("model").order_by("id"))
+        jobs = Job.objects.select_related("model")
+        self._running = list(jobs.filter(status=JobStatus.RUNNING))
+        self._line = list(jobs.filter(status=JobStatus.QUEUED).in_fair_order())
         self._speeds: dict[str, float | None] = {}
+
+    def _before(self, job: Job) -> list[Job]:
+        """Jobs that start before a queued one; none before one that an engine has taken since it was read."""
+        places = [other.pk for other in self._line]
+        return self._line[: places.index(job.pk)] if job.pk in places else []
 
     def position(self, job: Job) -> int:
         """Place in line of a queued job, 1 for the next one to start."""
-        return 1 + sum(1 for other in self._jobs if other.status == JobStatus.QUEUED and other.pk < job.pk)
+        return 1 + len(self._before(job))
 
     def wait_seconds(self, job: Job) -> float | None:
         """Seconds until a queued job starts; None when this machine has no record for what is ahead."""
         total = 0.0
-        for other in self._jobs:
-            if other.status == JobStatus.RUNNING or other.pk < job.pk:
-                left = self.remaining_seconds(other)
-                if left is None:
-                    return None
-                total += left
+        for other in (*self._running, *self._before(job)):
+            left = self.remaining_seconds(other)
+            if left is None:
+                return None
+            total += left
         return total
 
     def remaining_seconds(self, job: Job) -> float | None:

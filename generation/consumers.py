@@ -122,6 +122,10 @@ class StudioConsumer(AsyncWebsocketConsumer):
         """A switch went on; when it ended, the active model may be another one."""
         await self._push(self._switch, bool(message.get("finished")))
 
+    async def access_changed(self, message: dict[str, Any]) -> None:
+        """Whose page this is may have changed: it comes back by itself, and is looked at anew."""
+        await self.close(code=1012)
+
     async def _push(self, make: Any, *arguments: Any) -> None:
         html = await database_sync_to_async(make, thread_sensitive=False)(*arguments)
         if html:

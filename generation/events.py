@@ -49,6 +49,13 @@ class TakesChanged(OwnerHint):
 
 
 @dataclass(frozen=True)
+class AccessChanged(OwnerHint):
+    """A login of this person ended, or they may do more or less than before."""
+
+    type: ClassVar[str] = "access.changed"
+
+
+@dataclass(frozen=True)
 class JobSubmitted(Hint):
     """To the engine: there is work in the queue."""
 

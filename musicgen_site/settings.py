@@ -9,6 +9,7 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import SimpleLazyObject
 
+from musicgen_site.email_server import parse_email_url
 from musicgen_site.studio_settings import BASE_DIR, load_studio_settings, read_or_create_secret_key
 
 STUDIO = load_studio_settings()
@@ -52,11 +53,14 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "musicgen_site.request_in_hand.RequestInHandMiddleware",
+    "musicgen_site.token_access.TokenMiddleware",
     (
         "musicgen_site.access.OwnerMiddleware"
         if STUDIO.access == "local"
         else "musicgen_site.access.LoginMiddleware"
     ),
+    "musicgen_site.request_limits.RequestLimitsMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -138,6 +142,25 @@ CSRF_TRUSTED_ORIGINS = [f"https://{name}" for name in STUDIO.allowed_hosts if na
 
 # BoundedBodies stands in front with bounds by address; the largest form is a pasted config of 4 MB.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 6 * 1024 * 1024
+
+if STUDIO.access == "shared" and STUDIO.behind_https_proxy:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    # Asked on this machine and by supervisors, past the proxy.
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+    # For this name only: whoever runs the studio need not have the whole domain.
+    SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# Mails for new passwords; without an address of a server none is sent, and no page offers one.
+_email_server = parse_email_url(STUDIO.email_url)
+EMAIL_BACKEND = f"django.core.mail.backends.{_email_server.backend}.EmailBackend"
+EMAIL_HOST, EMAIL_PORT = _email_server.host, _email_server.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _email_server.user, _email_server.password
+EMAIL_USE_TLS, EMAIL_USE_SSL = _email_server.use_tls, _email_server.use_ssl
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = STUDIO.email_from
 
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"

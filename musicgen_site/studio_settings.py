@@ -14,6 +14,8 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from musicgen_site.email_server import parse_email_url
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 Access = Literal["local", "shared"]
@@ -47,6 +49,18 @@ class StudioSettings(BaseSettings):
         default=(),
         description="Shared mode: comma-separated host names under which people reach the studio.",
     )
+    behind_https_proxy: bool = Field(
+        default=False,
+        description="Shared mode: a proxy in front speaks HTTPS, and only it reaches the studio. "
+        "Its X-Forwarded-Proto and X-Forwarded-For are believed, and cookies and pages are for HTTPS only.",
+    )
+    email_url: str | None = Field(
+        default=None,
+        description="Mail server for password resets, as in `smtp+tls://user:password@host:587`. Without it: no mail.",
+    )
+    email_from: str = Field(
+        default="musicgen-studio@localhost", description="Address that mails of the studio come from."
+    )
     max_duration_seconds: Annotated[dict[str, int | float], NoDecode] = Field(
         default_factory=dict,
         description="Limits that replace the models' own, as in `musicgen-small=60,musicgen-large=20`.",
@@ -69,6 +83,17 @@ class StudioSettings(BaseSettings):
         description="Minutes after which a loaded model that nobody uses ends. The active one stays.",
     )
     max_queued_jobs: int = Field(default=100, ge=1, description="Most unfinished jobs one person may have.")
+    max_daily_seconds: int = Field(
+        default=3600,
+        ge=0,
+        description="Shared mode: most seconds of audio one person may ask for in 24 hours; 0 for no limit.",
+    )
+    max_submissions_per_minute: int = Field(
+        default=60, ge=1, description="Shared mode: most jobs one person may submit in a minute."
+    )
+    max_uploads_per_hour: int = Field(
+        default=30, ge=1, description="Shared mode: most adapters one person may import in an hour."
+    )
     max_prompt_characters: int = Field(default=1000, ge=1, le=100_000, description="Longest prompt accepted.")
     max_variations: int = Field(
         default=8, ge=1, le=100, description="Most variations one submission may ask for."
@@ -112,6 +137,12 @@ class StudioSettings(BaseSettings):
     @classmethod
     def _parse_durations(cls, value: Any) -> Any:
         return parse_max_durations(value) if isinstance(value, str) else value
+
+    @field_validator("email_url")
+    @classmethod
+    def _email_url_is_understood(cls, value: str | None) -> str | None:
+        parse_email_url(value)
+        return value
 
     @property
     def takes_folder(self) -> Path:

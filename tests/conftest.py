@@ -166,13 +166,14 @@ def environment_for(home: Path) -> dict[str, str]:
 
 @dataclass
 class RunningStudio:
-    """A `manage.py serve` in a process of its own. `log` grows with what it writes to stderr."""
+    """A `manage.py serve` in a process of its own. `log` grows with what it writes to stderr, `said` with its lines."""
 
     url: str
     home: Path
     environment: dict[str, str]
     process: subprocess.Popen[str]
     log: list[str]
+    said: list[str]
 
 
 @contextmanager
@@ -204,7 +205,7 @@ def running_studio(
         assert process.poll() is None, f"serve ended with {process.returncode}: {''.join(log)[-4000:]}"
         found = re.search(r"http://\S+", said[0])
         assert found, said[0]
-        yield RunningStudio(found[0], Path(environment["MUSICGEN_HOME"]), environment, process, log)
+        yield RunningStudio(found[0], Path(environment["MUSICGEN_HOME"]), environment, process, log, said)
     finally:
         process.terminate()
         try:

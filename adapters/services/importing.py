@@ -26,6 +26,7 @@ from adapters.models import Adapter, AdapterSource
 from adapters.services.bases import believed_base
 from adapters.services.editing import Wording, check_base, checked, name_taken, taken_by
 from adapters.services.proofs import mark_sound
+from gated_configs.deeds import tell_deed
 from registry.events import send_on_commit
 from registry.models import ModelConfig
 from registry.services import get_model_config
@@ -211,6 +212,7 @@ def _keep(row: Adapter, weights: Path, *, is_named: bool) -> ImportResult:
         try:
             with transaction.atomic():
                 row.save(force_insert=True)
+                tell_deed("adapter.imported", row, by=row.imported_by, detail=row.source_name)
                 send_on_commit(AdaptersChanged())
         except BaseException as error:
             if not is_shared:

@@ -14,6 +14,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from gated_configs.deeds import tell_deed
 from gated_configs.hub import DownloadFailed
 from gated_configs.memory import CalculatorError, check_config
 from gated_configs.models import ConfigVersion, HubConfig, UserModelConfig
@@ -86,6 +87,7 @@ def share(config: UserModelConfig, *, by: User) -> ConfigVersion:
             )
             config.shared_version = config.current
             config.save(update_fields=["shared_version"])
+            tell_deed("config.shared", config, by=by)
     except IntegrityError as error:
         message = f"Another config of {config.model_id} was shared at this very moment. Look again."
         raise CurationRefused(message) from error
@@ -95,16 +97,20 @@ def share(config: UserModelConfig, *, by: User) -> ConfigVersion:
 def unshare(config: UserModelConfig, *, by: User) -> None:
     """Show it to its owner alone again."""
     _check(by)
-    config.shared_version = None
-    config.save(update_fields=["shared_version"])
+    with transaction.atomic():
+        config.shared_version = None
+        config.save(update_fields=["shared_version"])
+        tell_deed("config.unshared", config, by=by)
 
 
 def retire(config: UserModelConfig, *, by: User) -> None:
     """Use it no longer, for its owner neither. The owner may submit one again; its versions stay."""
     _check(by)
-    config.shared_version = None
-    config.is_retired = True
-    config.save(update_fields=["shared_version", "is_retired"])
+    with transaction.atomic():
+        config.shared_version = None
+        config.is_retired = True
+        config.save(update_fields=["shared_version", "is_retired"])
+        tell_deed("config.retired", config, by=by)
 
 
 def restore(config: UserModelConfig, *, by: User) -> None:

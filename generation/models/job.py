@@ -5,17 +5,21 @@ A job is complete in itself: nothing outside its row decides what is rendered.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Case, F, FloatField, OuterRef, Q, Subquery, Sum, Value, When, Window
+from django.db.models.expressions import Combinable, RowRange
+from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
 from registry.models import ModelConfig
 
 MAX_SEED: Final = 2**32 - 1
+#: What somebody was given in this time counts when it is told whose turn it is.
+FAIRNESS_WINDOW: Final = timedelta(hours=1)
 
 
 class JobStatus(models.TextChoices):
@@ -40,8 +44,50 @@ TRANSITIONS: Final[dict[str, frozenset[str]]] = {
 }
 
 
+def audio_seconds() -> Combinable:
+    """Seconds of audio that a job asks for, over all of its variations. For queries."""
+    return Cast(F("duration_seconds") * F("variations"), FloatField())
+
+
+def used_seconds() -> Combinable:
+    """Seconds of audio that a job took of what the engine can make: of one that ended badly, what was made of it."""
+    return Case(
+        When(status__in=[JobStatus.FAILED, JobStatus.CANCELLED], frames_total=0, then=Value(0.0)),
+        When(
+            status__in=[JobStatus.FAILED, JobStatus.CANCELLED],
+            then=audio_seconds() * Cast("frames_done", FloatField()) / Cast("frames_total", FloatField()),
+        ),
+        default=audio_seconds(),
+        output_field=FloatField(),
+    )
+
+
 class JobQuerySet(models.QuerySet["Job"]):
     """The queue and its parts."""
+
+    def in_fair_order(self) -> JobQuerySet:
+        """Of queued jobs: whose turn comes first, by seconds of audio; one query.
+
+        Each time it is the turn of who was given least in the last hour, with their oldest job. Repeating that gives
+        the order of `fair_start`: what its owner was given, and what they will be given before it.
+        """
+        given = (
+            Job.objects.filter(owner=OuterRef("owner"))
+            .filter(Q(status=JobStatus.RUNNING) | Q(started_at__gte=timezone.now() - FAIRNESS_WINDOW))
+            .exclude(status=JobStatus.QUEUED)
+            .order_by()
+            .values("owner")
+            .annotate(seconds=Sum(used_seconds()))
+            .values("seconds")
+        )
+        earlier = Window(
+            Sum(audio_seconds()),
+            partition_by=F("owner"),
+            order_by=F("id").asc(),
+            frame=RowRange(start=None, end=-1),
+        )
+        start = Coalesce(Subquery(given), Value(0.0)) + Coalesce(earlier, Value(0.0))
+        return self.annotate(fair_start=start).order_by("fair_start", "id")
 
     def complete(self) -> JobQuerySet:
         """With everything that a job says of itself: its model and its adapters."""
@@ -115,6 +161,8 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["status", "id"], name="job_queue"),
             models.Index(fields=["owner", "status"], name="job_owner_status"),
+            models.Index(fields=["owner", "started_at"], name="job_owner_started"),
+            models.Index(fields=["owner", "created_at"], name="job_owner_created"),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(duration_seconds__gt=0), name="job_duration_positive"),

@@ -14,6 +14,7 @@ from adapters.events import AdaptersChanged
 from adapters.models import Adapter
 from adapters.models.adapter import weights_path
 from adapters.services.storage import remove_unused_weights
+from gated_configs.deeds import tell_deed
 from generation.events import BoardChanged
 from generation.models import AdapterTrial, Job, JobAdapter, JobStatus, Take
 from generation.services.job_adapters import AdapterGone
@@ -58,6 +59,7 @@ def delete_adapter(adapter: Adapter) -> Removal:
         uses = JobAdapter.objects.filter(adapter=adapter, job__status=JobStatus.QUEUED).select_related("job")
         cancelled = sum(_cancel(use) for use in uses)
         dependents = dependents_of(adapter)
+        tell_deed("adapter.deleted", adapter)
         adapter.delete()
         send_on_commit(AdaptersChanged())
     return Removal(

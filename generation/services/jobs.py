@@ -17,6 +17,7 @@ from generation.events import BoardChanged, JobCancelRequested, JobSubmitted
 from generation.models import EngineHost, Job, JobStatus
 from generation.services.hosts import process_lives
 from generation.services.job_adapters import wishes_of
+from generation.services.line import tell_who_waits
 from generation.services.submission import GenerationRequest, submit_job
 from registry.events import send_on_commit
 
@@ -44,6 +45,7 @@ def request_cancel(job: Job) -> bool:
             JobStatus.CANCELLED, finished_at=timezone.now(), cancel_requested_at=timezone.now()
         ):
             send_on_commit(BoardChanged(owner_id=job.owner_id, announcement="Cancelled."))
+            tell_who_waits(but=job.owner_id)
             return True
         # The engine may have taken it between our look and now, so ask the row again.
         asked = Job.objects.filter(pk=job.pk, status=JobStatus.RUNNING).update(
@@ -98,20 +100,19 @@ def dismiss_job(job: Job) -> bool:
 def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection[str] = ()) -> Job | None:
     """A queued job, now held by `host`; None when nothing waits. Lost races are tried again.
 
-    The oldest comes first, except that jobs for models in `loaded` may pass one that would need a swap, until it
-    has waited for SWAP_PATIENCE: models swap rarely and nobody starves.
+    People take turns by seconds of audio, each with their oldest job first; except that jobs for models in `loaded`
+    may pass one that would need a swap, until it has waited for SWAP_PATIENCE: models swap rarely and nobody starves.
     """
     while True:
         queue = Job.objects.filter(status=JobStatus.QUEUED)
         if only_job is not None:
             queue = queue.filter(pk=only_job)
         now = timezone.now()
-        job = queue.select_related("model").order_by("id").first()
+        job = queue.in_fair_order().select_related("model").first()
         if job is None:
             return None
         if job.model_id not in loaded and job.created_at > now - SWAP_PATIENCE:
-            passing = queue.filter(model__in=loaded).select_related("model").order_by("id").first()
-            job = passing or job
+            job = queue.filter(model__in=loaded).in_fair_order().select_related("model").first() or job
         claimed = job.change_status(
             JobStatus.RUNNING,
             lease_owner=host,
@@ -122,6 +123,7 @@ def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection
             stage_fraction=None,
         )
         if claimed:
+            tell_who_waits()
             return job
 
 
@@ -162,6 +164,7 @@ def hand_back(job: Job, host: str, *, counts_as_attempt: bool) -> bool:
     )
     if given:
         send_on_commit(JobSubmitted(), BoardChanged(owner_id=job.owner_id))
+        tell_who_waits(but=job.owner_id)
     return given
 
 

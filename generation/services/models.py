@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gated_configs.deeds import tell_deed
 from generation.installation import installed_folder
 from generation.models import Job
 from generation.services.hosts import running_host
@@ -55,4 +56,6 @@ def remove_installed_model(model: ModelConfig) -> int:
         raise RemovalRefused(f"{name} is loaded. Free its memory first.")
     if installed_folder(model) is None and not downloads.installed_bytes(model.hf_model_id):
         raise RemovalRefused(f"{name} is not installed.")
-    return downloads.remove_installed(model.hf_model_id)
+    freed = downloads.remove_installed(model.hf_model_id)
+    tell_deed("model.removed", model)
+    return freed

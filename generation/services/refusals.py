@@ -27,5 +27,13 @@ class GenerationRefused(ValueError):
         super().__init__(self.first.message)
 
 
-class QueueFull(GenerationRefused):
+class QuotaReached(GenerationRefused):
+    """The request is as it should be, but this person has what the studio allows one person for now."""
+
+
+class QueueFull(QuotaReached):
     """The person has as many unfinished jobs as the studio allows."""
+
+
+class DailyQuotaReached(QuotaReached):
+    """The person asked for as many seconds of audio in a day as the studio allows."""

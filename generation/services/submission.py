@@ -17,6 +17,7 @@ from generation.events import BoardChanged, JobSubmitted
 from generation.models import AdapterTrial, Job
 from generation.models.job import MAX_SEED
 from generation.services.job_adapters import AdapterWish, ChosenAdapter, check_adapters, store_adapters
+from generation.services.line import tell_who_waits
 from generation.services.parameters import (
     GUIDANCE_SCALE,
     SEED,
@@ -27,7 +28,8 @@ from generation.services.parameters import (
     check_number,
     is_finite,
 )
-from generation.services.refusals import GenerationRefused, QueueFull, Refusal
+from generation.services.quotas import check_quotas
+from generation.services.refusals import GenerationRefused, Refusal
 from registry.events import send_on_commit
 from registry.models import ModelConfig
 from registry.services import (
@@ -59,20 +61,11 @@ def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | 
     """Check the request and queue it as one job. Raises GenerationRefused; then nothing was queued."""
     wanted = check_request(request)
     with transaction.atomic():
-        limit = settings.STUDIO.max_queued_jobs
-        if Job.objects.for_user(owner).unfinished().count() >= limit:
-            raise QueueFull(
-                {
-                    "__all__": Refusal(
-                        f"The queue holds {limit} of your jobs, which is the limit. Wait for one to finish or cancel one.",
-                        "QUEUE_FULL",
-                        {"max_queued_jobs": limit},
-                    )
-                }
-            )
+        check_quotas(owner, wanted.values["duration_seconds"] * wanted.values["variations"])
         job = Job.objects.create(owner=owner, model=wanted.model, trial=trial, **wanted.values)
         store_adapters(job, wanted.adapters)
         send_on_commit(JobSubmitted(), BoardChanged(owner_id=job.owner_id))
+        tell_who_waits(but=job.owner_id)
     return job
 
 

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from gated_configs.deeds import tell_deed
 from generation import audio_files
 from generation.events import TakesChanged
 from generation.models import Job, JobAdapter, JobStatus, Take, adapter_label
@@ -168,7 +169,9 @@ def rename_take(take: Take, title: str) -> Take:
 
 def delete_take(take: Take) -> Take:
     """Take it out of the library. It can be brought back for an hour; then its file goes."""
-    return _change(take, deleted_at=timezone.now())
+    with transaction.atomic():
+        tell_deed("take.deleted", take)
+        return _change(take, deleted_at=timezone.now())
 
 
 def restore_take(take: Take) -> Take:

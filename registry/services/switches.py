@@ -13,6 +13,7 @@ from typing import Any, Final
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from gated_configs.deeds import tell_deed
 from registry.events import EngineChanged, SwitchChanged, SwitchRequested, send_on_commit
 from registry.models import ModelConfig, ModelSwitch, SwitchStage
 from registry.services.models import ModelNotPlayable, activate_model, get_active_model, get_model_config
@@ -91,6 +92,7 @@ def request_switch(model: ModelConfig | str, user: Any = None, *, reload: bool =
             if under_way is None:
                 raise
             return _joined(under_way, wanted)
+        tell_deed("switch.requested", switch, by=switch.requested_by)
         send_on_commit(SwitchRequested(), SwitchChanged())
     return SwitchAnswer("started", wanted, switch)
 
@@ -109,12 +111,14 @@ def cancel_switch(switch: ModelSwitch) -> bool:
         if switch.stage == SwitchStage.QUEUED and switch.change_stage(
             SwitchStage.CANCELLED, message="Cancelled before it began. Nothing changed."
         ):
+            tell_deed("switch.cancelled", switch)
             send_on_commit(SwitchChanged(finished=True))
             return True
         asked = ModelSwitch.objects.filter(
             pk=switch.pk, stage__in=[stage for stage in SwitchStage if _can_cancel(stage)]
         ).update(cancel_requested_at=timezone.now())
         if asked:
+            tell_deed("switch.cancelled", switch)
             send_on_commit(SwitchRequested(), SwitchChanged())
     return bool(asked)
 

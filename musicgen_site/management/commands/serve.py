@@ -12,11 +12,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from adapters.services.shipped import import_shipped
 from musicgen_site.database import prepare_database
 from musicgen_site.security import check_listen_address
+from musicgen_site.services.setup import make_setup_link, needs_administrator
 from registry.services import UnknownLimits, check_limits
 
 
 class Command(BaseCommand):
     """Prepares an empty home, starts the engine and serves the pages."""
+
+    _setup_secret = ""
 
     help = "Serve the studio: pages, API, socket and engine."
 
@@ -48,6 +51,8 @@ class Command(BaseCommand):
         except UnknownLimits as problem:
             raise CommandError(str(problem)) from problem
         import_shipped()
+        if studio.access == "shared" and needs_administrator():
+            self._setup_secret = make_setup_link()
 
         # Uploads wait here: the system's own place for temporary files is memory on many machines.
         studio.incoming_folder.mkdir(mode=0o700, exist_ok=True)
@@ -77,5 +82,20 @@ class Command(BaseCommand):
         shown = f"[{host}]" if ":" in host else host
         if shown in ("0.0.0.0", "[::]"):  # noqa: S104 - compared, not bound
             shown = "localhost"
-        self.stdout.write(f"MusicGen Studio is at http://{shown}:{port}/  (Ctrl+C stops it)")
+        address = f"http://{shown}:{port}/"
+        self.stdout.write(f"MusicGen Studio is at {address}  (Ctrl+C stops it)")
+        self._say_how_to_begin(address)
         self.stdout.flush()
+
+    def _say_how_to_begin(self, address: str) -> None:
+        """In a shared studio without people: the one-time link for the first administrator."""
+        if not self._setup_secret:
+            return
+        studio = settings.STUDIO
+        if studio.behind_https_proxy and studio.allowed_hosts:
+            # Past the proxy there is no way in.
+            address = f"https://{studio.allowed_hosts[0]}/"
+        self.stdout.write(
+            f"Nobody can log in yet. Make the first administrator at {address}setup/{self._setup_secret}/ "
+            "within 24 hours; the link works once."
+        )

@@ -1,0 +1,17 @@
+"""The site's own rows, and who listens to what people do."""
+
+from django.apps import AppConfig
+
+
+class MusicgenSiteConfig(AppConfig):
+    """Tokens, limits and the audit log of shared mode."""
+
+    name = "musicgen_site"
+    verbose_name = "People and access"
+
+    def ready(self) -> None:
+        """Begin to listen."""
+        from musicgen_site.services import audit, open_pages
+
+        audit.listen()
+        open_pages.listen()

@@ -1,0 +1,97 @@
+"""Forms of people's accounts. Words and checks are here; what becomes of them is the services'."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from django import forms
+from django.contrib.auth import get_user_model
+from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, PasswordResetForm
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from django.utils import timezone
+
+from musicgen_site.services.login_guard import TooManyTries, begin_login
+
+if TYPE_CHECKING:
+    _UserCreationForm = BaseUserCreationForm[User]
+else:
+    _UserCreationForm = BaseUserCreationForm  # takes a type argument in the stubs only
+
+logger = logging.getLogger(__name__)
+
+WRONG: Final = "This user name and password do not belong together. Capital and small letters differ."
+
+
+class LoginForm(AuthenticationForm):
+    """Django's own, behind the guard. Every refusal of a name and password reads the same."""
+
+    error_messages = {"invalid_login": WRONG, "inactive": WRONG}
+    refused: TooManyTries | None = None
+
+    def clean(self) -> dict[str, Any]:
+        """Count the try, then look at the password."""
+        username = self.cleaned_data.get("username")
+        if username is None or not self.cleaned_data.get("password"):
+            return self.cleaned_data
+        assert self.request is not None
+        try:
+            attempt = begin_login(self.request, username)
+        except TooManyTries as refused:
+            self.refused = refused
+            raise forms.ValidationError(str(refused), code="too_many") from refused
+        cleaned = super().clean()
+        attempt.succeeded()
+        return cleaned
+
+
+class FirstAdministratorForm(_UserCreationForm):
+    """Name and password of the first administrator. It saves nothing: a service makes the account."""
+
+    class Meta:
+        model = User
+        fields = ("username",)
+
+    def validate_unique(self) -> None:
+        """The service decides about names: the owner of local mode may become the administrator."""
+
+
+#: Lives of a token, in days; the empty one is for as long as nobody revokes it.
+_LIVES: Final = (("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("", "No end"))
+
+
+class TokenForm(forms.Form):
+    """A new token: what it is called, what it may do, for how long."""
+
+    name = forms.CharField(required=False, strip=False)
+    scope = forms.CharField(required=False)
+    days = forms.ChoiceField(choices=_LIVES, required=False)
+
+    @property
+    def expires_at(self) -> Any:
+        """When it ends, or None."""
+        days = self.cleaned_data.get("days")
+        return timezone.now() + timedelta(days=int(days)) if days else None
+
+
+class ResetForm(PasswordResetForm):
+    """Sends its mail beside the answer, so that the time it takes does not tell who has an account."""
+
+    def send_mail(self, *args: Any, **options: Any) -> None:
+        """Send from a thread; what goes wrong is logged."""
+
+        def send() -> None:
+            try:
+                super(ResetForm, self).send_mail(*args, **options)
+            except OSError:
+                logger.exception("the mail for a new password could not be sent")
+
+        threading.Thread(target=send, name="password-mail", daemon=True).start()
+
+
+def suggested_username(request: HttpRequest) -> str:
+    """Who the first administrator may want to be: the owner of local mode, where there was one."""
+    return "owner" if get_user_model().objects.filter(username="owner").exists() else ""
