@@ -22,6 +22,7 @@ _NAVIGATION = {
     "generation:adapter-delete": ("adapters", "shell"),
     "generation:settings": ("settings", "settings"),
     "generation:switch-plan": ("settings", "shell"),
+    "generation:inside": ("settings", "shell"),
 }
 
 

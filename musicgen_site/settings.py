@@ -136,6 +136,9 @@ CSRF_COOKIE_SAMESITE = "Lax"
 # A proxy in front may speak HTTPS for us; the browser then sends an https origin for these names.
 CSRF_TRUSTED_ORIGINS = [f"https://{name}" for name in STUDIO.allowed_hosts if name != "*"]
 
+# Whoever probes the studio speaks HTTP to it directly.
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
+
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 CONTENT_SECURITY_POLICY = {
@@ -183,19 +186,29 @@ def _system_time_zone() -> str:
 
 TIME_ZONE = _system_time_zone()
 
+_LOG_LEVEL = (STUDIO.log_level or "info").upper()
+#: Lines for each request and each job. A person at a laptop asked for none of them.
+_EACH_LEVEL = _LOG_LEVEL if STUDIO.log_format == "json" or STUDIO.log_level else "WARNING"
+_LIBRARY_LEVEL = "ERROR" if _LOG_LEVEL == "ERROR" else "WARNING"
+
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": "WARNING"},
+    "formatters": {
+        "text": {"()": "musicgen_site.log_format.TextFormatter"},
+        "json": {"()": "musicgen_site.log_format.JsonFormatter"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": STUDIO.log_format}},
+    "root": {"handlers": ["console"], "level": _LIBRARY_LEVEL},
     "loggers": {
         **{
-            app: {"level": "INFO"}
+            app: {"level": _LOG_LEVEL}
             for app in ("gated_configs", "registry", "adapters", "generation", "musicgen_site")
         },
+        "musicgen_site.access": {"level": _EACH_LEVEL},
+        "generation.job_log": {"level": _EACH_LEVEL},
         # Django's own set-up mails administrators and stays silent on the console.
-        "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        "django": {"handlers": ["console"], "level": _LIBRARY_LEVEL, "propagate": False},
         # Refused forms answer 400 every day; only failures of ours are worth a line.
         "django.request": {"level": "ERROR"},
     },

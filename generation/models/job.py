@@ -99,6 +99,10 @@ class Job(models.Model):
     attempts = models.PositiveSmallIntegerField(default=0)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
 
+    # Of the request that asked for it, to be found again in the log.
+    # The default in the database too: a process of the release before this one writes jobs while it is migrated.
+    request_id = models.CharField(max_length=64, blank=True, editable=False, default="", db_default="")
+
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.TextField(blank=True)
     error_detail = models.TextField(blank=True)
@@ -115,6 +119,15 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["status", "id"], name="job_queue"),
             models.Index(fields=["owner", "status"], name="job_owner_status"),
+            # What is counted of ended jobs, without reading them. Progress of running ones does not touch these.
+            models.Index(
+                fields=["model", "status", "frames_done"],
+                name="job_outcomes",
+                condition=Q(finished_at__isnull=False),
+            ),
+            models.Index(
+                fields=["finished_at", "status"], name="job_ends", condition=Q(finished_at__isnull=False)
+            ),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(duration_seconds__gt=0), name="job_duration_positive"),
