@@ -85,6 +85,6 @@ def shown_path(path: str) -> str:
         found = resolve(path)
     except (Resolver404, ValueError):
         return path[:MAX_PATH_CHARACTERS]
-    if SECRET_PARTS & found.captured_kwargs.keys():
+    if SECRET_PARTS & found.kwargs.keys():
         return f"/{found.route}"
     return path[:MAX_PATH_CHARACTERS]

@@ -15,7 +15,7 @@ from generation.inside.page import inside_context
 @never_cache
 def inside(request: HttpRequest) -> HttpResponse:
     """What the studio is doing; asked by the page itself every few seconds for its figures alone."""
-    if not request.user.is_staff:  # type: ignore[union-attr]  # an anonymous one never gets here
+    if not request.user.is_staff:
         raise PermissionDenied("Only staff may see what the whole studio is doing.")
     htmx = getattr(request, "htmx", None)
     template = "generation/_inside.html" if htmx and not htmx.boosted else "generation/inside.html"
