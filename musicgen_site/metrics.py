@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 @login_not_required
 def metrics(request: HttpRequest) -> HttpResponseBase:
     """Every figure of the studio. Local mode: the owner's, as everything. Shared: staff's, or by the token."""
-    if (refusal := _refusal(request)) is not None:
-        return refusal
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     try:
+        if (refusal := _refusal(request)) is not None:
+            return refusal
         body = encode(_registry())
     except DatabaseError as problem:
         logger.warning("metrics could not be read: %s", problem)

@@ -1,6 +1,7 @@
 """`/metrics`: who may read it, and that what it writes is Prometheus's own format."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from generation.inside import figures
+from tests.conftest import ROOT
 from tests.generation.music import make_job
 
 TOKEN = "a-token-for-prometheus"
@@ -63,6 +65,15 @@ def test_figures_are_of_this_moment(client: Client, alice: User) -> None:
     assert b"musicgen_jobs_queued 0.0" in client.get("/metrics").content
     make_job(alice)
     assert b"musicgen_jobs_queued 1.0" in client.get("/metrics").content
+
+
+@pytest.mark.django_db
+def test_every_metric_is_documented(client: Client) -> None:
+    document = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    told = set(
+        re.findall(r"^# HELP (musicgen_\w+)", client.get("/metrics").content.decode(), flags=re.MULTILINE)
+    )
+    assert told == set(re.findall(r"musicgen_\w+", document)) - {"musicgen_site"}
 
 
 # Shared mode.
