@@ -26,7 +26,8 @@ def token(settings: Any) -> str:
 
 
 def names(text: str) -> set[str]:
-    return {family.name for family in text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]
+    families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    return {family.name for family in families}
 
 
 @pytest.mark.django_db
