@@ -24,6 +24,7 @@ _NAVIGATION = {
     "memory:config": ("memory", "shell"),
     "generation:settings": ("settings", "settings"),
     "generation:switch-plan": ("settings", "shell"),
+    "generation:inside": ("settings", "shell"),
 }
 
 

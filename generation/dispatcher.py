@@ -21,6 +21,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from generation.database import in_database
+from generation.job_log import logged
 from generation.job_run import JobRun
 from generation.models import EngineHost, Job
 from generation.proof_run import IdleProofs
@@ -165,7 +166,7 @@ class Dispatcher:
         self._job = JobRun(job, self.host, self.hostname, self._pool, self._scratch, self._stopping)
         await self._tell()
         try:
-            await self._job.carry_out()
+            await logged(job, self._job.carry_out())
         finally:
             self._job = None
             self._no_job.set()

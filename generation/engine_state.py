@@ -28,6 +28,11 @@ class EngineState:
     host: str
 
 
+def device_word(device: str) -> str:
+    """`cuda -> "GPU"`, `cpu -> "CPU"`."""
+    return _DEVICE_WORDS.get(device, device.upper())
+
+
 def engine_state() -> EngineState:
     """The state that pages show."""
     host = running_host()
@@ -52,7 +57,7 @@ def engine_state() -> EngineState:
     switch = open_switch()
     if switch is not None:
         return _switching(switch, host, queue_length)
-    device = _DEVICE_WORDS.get(host.device, host.device.upper())
+    device = device_word(host.device)
     parts, detail, state = _words_for(host, model_name, device)
     return EngineState(
         state=state,
@@ -77,7 +82,7 @@ def _switching(switch: ModelSwitch, host: EngineHost, queue_length: int) -> Engi
         state="switching",
         state_word="switching",
         model_name=name,
-        device=_DEVICE_WORDS.get(host.device, host.device.upper()),
+        device=device_word(host.device),
         label=label,
         detail=f"{switch.get_stage_display()}. Jobs can be queued meanwhile.",
         queue_length=queue_length,

@@ -5,6 +5,7 @@ from django.urls import path
 from generation import settings_views, views
 from generation.adapter_pages import import_views as adapter_import_views
 from generation.adapter_pages import views as adapter_views
+from generation.inside import views as inside_views
 
 app_name = "generation"
 
@@ -24,6 +25,7 @@ urlpatterns = [
     path("settings/switch/", settings_views.switch_start, name="switch-start"),
     path("settings/switch/cancel/", settings_views.switch_cancel, name="switch-cancel"),
     path("settings/switch/<str:model_id>/", settings_views.switch_plan, name="switch-plan"),
+    path("settings/inside/", inside_views.inside, name="inside"),
     path("settings/free-memory/", settings_views.free_memory, name="free-memory"),
     path("settings/models/<str:model_id>/remove/", settings_views.model_remove, name="model-remove"),
     path("jobs/<int:pk>/cancel/", views.job_cancel, name="job-cancel"),

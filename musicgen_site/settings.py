@@ -146,8 +146,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 6 * 1024 * 1024
 if STUDIO.access == "shared" and STUDIO.behind_https_proxy:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
-    # Asked on this machine and by supervisors, past the proxy.
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
+    # Whoever probes the studio speaks HTTP to it directly.
+    SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
     # For this name only: whoever runs the studio need not have the whole domain.
@@ -209,19 +209,29 @@ def _system_time_zone() -> str:
 
 TIME_ZONE = _system_time_zone()
 
+_LOG_LEVEL = (STUDIO.log_level or "info").upper()
+#: Lines for each request and each job. A person at a laptop asked for none of them.
+_EACH_LEVEL = _LOG_LEVEL if STUDIO.log_format == "json" or STUDIO.log_level else "WARNING"
+_LIBRARY_LEVEL = "ERROR" if _LOG_LEVEL == "ERROR" else "WARNING"
+
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": "WARNING"},
+    "formatters": {
+        "text": {"()": "musicgen_site.log_format.TextFormatter"},
+        "json": {"()": "musicgen_site.log_format.JsonFormatter"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": STUDIO.log_format}},
+    "root": {"handlers": ["console"], "level": _LIBRARY_LEVEL},
     "loggers": {
         **{
-            app: {"level": "INFO"}
+            app: {"level": _LOG_LEVEL}
             for app in ("gated_configs", "registry", "adapters", "generation", "musicgen_site")
         },
+        "musicgen_site.access": {"level": _EACH_LEVEL},
+        "generation.job_log": {"level": _EACH_LEVEL},
         # Django's own set-up mails administrators and stays silent on the console.
-        "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        "django": {"handlers": ["console"], "level": _LIBRARY_LEVEL, "propagate": False},
         # Refused forms answer 400 every day; only failures of ours are worth a line.
         "django.request": {"level": "ERROR"},
     },

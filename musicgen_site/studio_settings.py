@@ -20,6 +20,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 Access = Literal["local", "shared"]
 
+#: Their values are never shown, not even when they are refused.
+SECRET_VARIABLES = frozenset({"MUSICGEN_SECRET_KEY", "MUSICGEN_METRICS_TOKEN"})
+
 
 class StudioSettings(BaseSettings):
     """All settings of one studio, read from the environment; immutable afterwards."""
@@ -107,6 +110,22 @@ class StudioSettings(BaseSettings):
     shipped_adapters: bool = Field(
         default=True,
         description="Bring the demo model's adapters into a new studio, once each.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="`text` for people, or `json`: one object a line, with a line for each request.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] | None = Field(
+        default=None,
+        description="Least level that is logged: `debug`, `info`, `warning` or `error`. Without it: `info`, and in"
+        " text no line for each request and job.",
+    )
+    metrics_token: str | None = Field(
+        default=None,
+        min_length=16,
+        repr=False,
+        description="Shared mode: bearer token with which `/metrics` is read, 16 characters or more. Without it: staff"
+        " only.",
     )
     debug: bool = Field(default=False, description="Show tracebacks in the browser. For development only.")
     database_url: str | None = Field(
@@ -204,7 +223,7 @@ def _sentence(problem: Any) -> str:
     name = environment_name(location) if location in StudioSettings.model_fields else location
     if problem["type"] == "value_error":
         return f"{name}: {problem['ctx']['error']}"
-    given = "" if name == "MUSICGEN_SECRET_KEY" else f" (it is {problem['input']!r})"
+    given = "" if name in SECRET_VARIABLES else f" (it is {problem['input']!r})"
     message = re.sub(r"^\w+ should", "should", str(problem["msg"]))
     return f"{name} {message}{given}."
 

@@ -4,6 +4,8 @@ from django.contrib import admin
 from django.urls import include, path
 
 from generation.api import api
+from musicgen_site.health import healthz, readyz
+from musicgen_site.metrics import metrics
 from musicgen_site.views import account, login, reset
 from musicgen_site.views.access import shared_mode_only
 
@@ -19,6 +21,9 @@ urlpatterns = [
     path("admin/login/", login.admin_login),
     path("admin/logout/", login.StudioLogout.as_view()),
     path("admin/", admin.site.urls),
+    path("healthz", healthz, name="healthz"),
+    path("readyz", readyz, name="readyz"),
+    path("metrics", metrics, name="metrics"),
     path("login/", login.StudioLogin.as_view(), name="login"),
     path("logout/", login.StudioLogout.as_view(), name="logout"),
     path("setup/<str:secret>/", login.first_administrator, name="setup"),

@@ -145,6 +145,10 @@ class Job(models.Model):
     attempts = models.PositiveSmallIntegerField(default=0)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
 
+    # Of the request that asked for it, to be found again in the log.
+    # The default in the database too: a process of the release before this one writes jobs while it is migrated.
+    request_id = models.CharField(max_length=64, blank=True, editable=False, default="", db_default="")
+
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.TextField(blank=True)
     error_detail = models.TextField(blank=True)
@@ -163,6 +167,15 @@ class Job(models.Model):
             models.Index(fields=["owner", "status"], name="job_owner_status"),
             models.Index(fields=["owner", "started_at"], name="job_owner_started"),
             models.Index(fields=["owner", "created_at"], name="job_owner_created"),
+            # What is counted of ended jobs, without reading them. Progress of running ones does not touch these.
+            models.Index(
+                fields=["model", "status", "frames_done"],
+                name="job_outcomes",
+                condition=Q(finished_at__isnull=False),
+            ),
+            models.Index(
+                fields=["finished_at", "status"], name="job_ends", condition=Q(finished_at__isnull=False)
+            ),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(duration_seconds__gt=0), name="job_duration_positive"),

@@ -12,8 +12,10 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
+from gated_configs.log_context import current_request_id
 from gated_configs.wording import plain_number
 from generation.events import BoardChanged, JobSubmitted
+from generation.job_log import note_submission
 from generation.models import AdapterTrial, Job
 from generation.models.job import MAX_SEED
 from generation.services.job_adapters import AdapterWish, ChosenAdapter, check_adapters, store_adapters
@@ -62,10 +64,17 @@ def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | 
     wanted = check_request(request)
     with transaction.atomic():
         check_quotas(owner, wanted.values["duration_seconds"] * wanted.values["variations"])
-        job = Job.objects.create(owner=owner, model=wanted.model, trial=trial, **wanted.values)
+        job = Job.objects.create(
+            owner=owner,
+            model=wanted.model,
+            trial=trial,
+            request_id=current_request_id(),
+            **wanted.values,
+        )
         store_adapters(job, wanted.adapters)
         send_on_commit(JobSubmitted(), BoardChanged(owner_id=job.owner_id))
         tell_who_waits(but=job.owner_id)
+    note_submission(job)
     return job
 
 

@@ -14,6 +14,7 @@ import "./form.js";
 import "./upload.js";
 import "./adapterlist.js";
 import "./switch.js";
+import "./inside.js";
 import "./player.js";
 import "./takes.js";
 import "./compare.js";

@@ -95,6 +95,11 @@ PAGES = {
     "POST account-token-revoke": Row("/account/tokens/{token}/revoke/", "302 404 302 404"),
     "GET account-password": Row("/account/password/", "302 200 200 200"),
     "POST account-password": Row("/account/password/", "302 200 200 200", {"old_password": "wrong"}),
+    # Whoever probes the studio need not log in; figures are for staff.
+    "GET healthz": Row("/healthz", "200 200 200 200"),
+    "GET readyz": Row("/readyz", "200 200 200 200"),
+    "GET metrics": Row("/metrics", "401 403 403 200"),
+    "GET generation:inside": Row("/settings/inside/", "302 403 403 200"),
     # The API's documentation is a page.
     "GET api:openapi-view": Row("/api/docs", "302 200 200 200"),
     "GET api:openapi-json": Row("/api/openapi.json", "401 200 200 200"),

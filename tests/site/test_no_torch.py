@@ -69,7 +69,16 @@ def test_a_module_of_the_web_process_does_not_import_torch(
 
 def test_the_process_that_serves_does_not_import_torch(studio_environment: dict[str, str]) -> None:
     with running_studio(studio_environment, python_options=["-X", "importtime"]) as studio:
-        for path in ("", "library/", "settings/", "api/models", "admin/"):
+        for path in (
+            "",
+            "library/",
+            "settings/",
+            "settings/inside/",
+            "api/models",
+            "admin/",
+            "readyz",
+            "metrics",
+        ):
             with urllib.request.urlopen(studio.url + path, timeout=30) as answer:
                 assert answer.status == 200
     modules = modules_in("".join(studio.log))

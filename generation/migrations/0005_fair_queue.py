@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("generation", "0003_adapters"),
+        ("generation", "0004_request_ids_and_counts"),
         ("registry", "0004_architecture"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]

@@ -1,0 +1,78 @@
+"""The activity page in Chromium: it keeps itself fresh while it is seen, and can be read in every look."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.conftest import RunningStudio, environment_for, running_studio
+from tests.journeys.conftest import complaints, watch
+from tests.journeys.test_accessibility import BOTH_ENDS, assert_accessible, look
+
+__all__ = ["look"]
+
+PAGE = "settings/inside/"
+
+
+@pytest.fixture(scope="module")
+def quiet_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """A studio without an engine: what is queued stays queued."""
+    environment = environment_for(tmp_path_factory.mktemp("inside") / "home")
+    with running_studio(environment, options=["--no-engine"]) as running:
+        yield running
+
+
+def queue_a_job(studio: RunningStudio) -> None:
+    asked = urllib.request.Request(
+        f"{studio.url}api/generations",
+        data=json.dumps({"prompt": "slow piano", "duration_seconds": 1}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert answer.status == 202
+
+
+def test_it_keeps_itself_fresh_while_it_is_seen(page: Page, quiet_studio: RunningStudio) -> None:
+    watch(page)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if PAGE in request.url else None)
+    page.clock.install()
+    page.goto(f"{quiet_studio.url}settings/")
+    page.get_by_role("link", name="What the studio is doing").click()
+    expect(page.get_by_role("heading", name="What the studio is doing")).to_be_visible()
+    now = page.locator(".inside-now")
+    expect(now).to_contain_text("0 jobs")
+    queue_a_job(quiet_studio)
+    page.clock.run_for(4500)
+    expect(now).to_contain_text("1 job")
+
+    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true, configurable: true })")
+    before = len(asked)
+    page.clock.run_for(20_000)
+    assert len(asked) == before
+    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => false, configurable: true })")
+    with page.expect_request(lambda request: PAGE in request.url):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert complaints(page) == []
+
+
+def test_it_can_be_read_without_scripts(browser: Browser, quiet_studio: RunningStudio) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{quiet_studio.url}{PAGE}")
+    expect(page.locator(".inside-none").first).to_contain_text("No engine is running. Jobs wait until")
+    page.get_by_role("link", name="Read again").click()
+    expect(page.get_by_role("heading", name="Engine hosts")).to_be_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("look", BOTH_ENDS, indirect=True)
+def test_it_is_accessible(look: Page, quiet_studio: RunningStudio) -> None:
+    look.goto(f"{quiet_studio.url}{PAGE}")
+    expect(look.get_by_role("heading", name="Engine hosts")).to_be_visible()
+    assert_accessible(look)
+    assert look.evaluate("document.documentElement.scrollWidth <= innerWidth")
