@@ -6,7 +6,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --no-input
+# Without compiling: a fraction of the 14,000 files is ever imported, and Python compiles those when it first reads them.
+PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --no-input --no-compile
 # Newest first after the system's own python3.
 PYTHON_CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 # Extra arguments of pytest, as in: make test ARGS="tests/engine -x"

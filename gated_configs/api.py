@@ -191,7 +191,7 @@ def _not_submitted(refusal: Refusal) -> HttpResponse:
 
 @router.get(
     "/config/check/{path:model_id}",
-    response={200: ConfigCheckOut, 400: ErrorOut},
+    response={200: ConfigCheckOut, 400: ErrorOut, 404: ErrorOut},
     operation_id="check_config",
 )
 def config_check(request: HttpRequest, model_id: str) -> Any:

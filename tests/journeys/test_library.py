@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,24 +11,22 @@ import soundfile
 from playwright.sync_api import Page, expect
 
 from generation.audio_files import read_recipe
-from tests.conftest import RunningStudio
-from tests.journeys.conftest import complaints, manage, take, watch
+from tests.conftest import RunningStudio, environment_for, running_studio
+from tests.journeys.conftest import complaints, take, watch
+from tests.switching.servers import ask, until_finished
 
 PROMPTS = ["slow piano at night", "fast drums and bass", "warm strings, slow and wide"]
 
 
 @pytest.fixture(scope="module")
-def filled_studio(music_studio: RunningStudio, tmp_path_factory: pytest.TempPathFactory) -> RunningStudio:
-    """The studio with three takes in its library."""
-    folder = tmp_path_factory.mktemp("takes")
-    for number, prompt in enumerate(PROMPTS):
-        made = manage(
-            music_studio,
-            *["generate", prompt, "--duration", "1", "--seed", str(70 + number)],
-            *["--temperature", "0.9", "--top-k", "100", "--out", str(folder / f"{number}.wav")],
-        )
-        assert made.returncode == 0, made.stderr
-    return music_studio
+def filled_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """A studio with three takes in its library. Nothing is watched while it is made, so its model is a quick one."""
+    with running_studio(environment_for(tmp_path_factory.mktemp("library") / "home")) as studio:
+        wanted = {"duration_seconds": 1, "temperature": 0.9, "top_k": 100}
+        for number, prompt in enumerate(PROMPTS):
+            job = ask(studio, "generations", {"prompt": prompt, "seed": 70 + number, **wanted})
+            until_finished(studio, job["id"], "musicgen-demo")
+        yield studio
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ DEMO = "musicgen-demo"
 DOWNLOAD_SECONDS = 6.0
 #: Downloads that are only there to be cancelled. What was fetched is kept, so each test has one of its own.
 ENDLESS_SECONDS = 90.0
-LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 390)]
+#: Each scheme and each width once: colours depend on the one, what stands where on the other.
+LOOKS = [("light", 1280), ("dark", 390)]
 HUB_MODELS = [
     "first",
     "second",

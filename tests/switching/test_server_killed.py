@@ -92,8 +92,12 @@ def test_a_server_killed_in_any_stage_leaves_a_studio_that_plays(
             seconds=PATIENCE,
             what="first bytes of the weights on the disk",
         )
-        told = ask(studio, "models/switch")["switch"]
-        assert 0 < told["bytes_done"] < told["bytes_total"]
+
+        def is_told() -> bool:
+            told = ask(studio, "models/switch")["switch"]
+            return bool(told["bytes_total"]) and 0 < told["bytes_done"] < told["bytes_total"]
+
+        wait_until(is_told, seconds=PATIENCE, what="bytes done and bytes in all")
         assert_plays(studio, "beta")  # music is made meanwhile
         until_stage(studio.home, "downloading")
         kill(studio)
