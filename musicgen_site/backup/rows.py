@@ -28,8 +28,10 @@ from django.utils.duration import duration_string
 
 from musicgen_site.backup.archive import BackupProblem
 
-#: Logins are not carried over, and hosts belong to processes that run.
-LEFT_OUT: Final = frozenset({"sessions.session", "generation.enginehost"})
+#: What lets people in is not carried over; hosts belong to processes that run, and counts of tries to the moment.
+LEFT_OUT: Final = frozenset(
+    {"sessions.session", "generation.enginehost", "musicgen_site.setuplink", "musicgen_site.ratelimit"}
+)
 _CHUNK: Final = 500
 
 Key = tuple[str, str]

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import RunningStudio, environment_for, running_studio
 from tests.journeys.conftest import complaints, watch
-from tests.journeys.test_accessibility import BOTH_ENDS, assert_accessible, look
+from tests.journeys.test_accessibility import assert_accessible, look
 
 __all__ = ["look"]
 
@@ -70,7 +70,6 @@ def test_it_can_be_read_without_scripts(browser: Browser, quiet_studio: RunningS
     context.close()
 
 
-@pytest.mark.parametrize("look", BOTH_ENDS, indirect=True)
 def test_it_is_accessible(look: Page, quiet_studio: RunningStudio) -> None:
     look.goto(f"{quiet_studio.url}{PAGE}")
     expect(look.get_by_role("heading", name="Engine hosts")).to_be_visible()
