@@ -7,6 +7,7 @@ hands to its cache in transformers 5.23.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 from torch import nn
@@ -17,7 +18,7 @@ from gated_configs.memory.architecture import LayerState
 def recurrent_state(module: nn.Module, config: Any) -> LayerState | None:
     """What a recurrent mixer keeps per sequence, or None where the module is none."""
     name = type(module).__name__
-    reader = next((reader for ending, reader in _READERS.items() if name.endswith(ending)), None)
+    reader = _reader_of(name)
     if reader is None:
         return None
     state, conv, dtype = reader(module)
@@ -105,3 +106,9 @@ _READERS: Final[dict[str, Callable[[Any], tuple[int, int, str]]]] = {
     "RecurrentBlock": _rg_lru,
     "RwkvSelfAttention": _rwkv,
 }
+
+
+@cache
+def _reader_of(name: str) -> Callable[[Any], tuple[int, int, str]] | None:
+    """How the state of a class of that name is read. A model has few classes and thousands of modules."""
+    return next((reader for ending, reader in _READERS.items() if name.endswith(ending)), None)

@@ -60,7 +60,8 @@ def attentions(stack: nn.Module, config: Any) -> list[Attention]:
     modules = [
         (path, module)
         for path, module in stack.named_modules(remove_duplicate=False)
-        if recurrent_state(module, None) is None
+        # An attention has projections: what has no parts is none, and most modules have none.
+        if module._modules and recurrent_state(module, None) is None
     ]
     uses = Counter(id(module) for _, module in modules)
     for path, module in modules:

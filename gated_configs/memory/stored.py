@@ -16,8 +16,18 @@ from gated_configs.memory.parts import take_inventory
 
 def written_out_ties(model: nn.Module) -> int:
     """Elements that appear under more than one name, counted once for every further name."""
-    once = {id(parameter): parameter.numel() for parameter in model.parameters()}
-    every = sum(parameter.numel() for _, parameter in model.named_parameters(remove_duplicate=False))
+    once: dict[int, int] = {}
+    every = 0
+    waiting: list[nn.Module | None] = [model]
+    while waiting:
+        module = waiting.pop()
+        if module is None:
+            continue
+        waiting.extend(module._modules.values())
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                every += parameter.numel()
+                once[id(parameter)] = parameter.numel()
     return every - sum(once.values())
 
 

@@ -136,7 +136,8 @@ def test_a_killed_computation_is_a_limit_and_harms_no_other(calculator: Calculat
         fork.kill()
     asking.join()
     assert isinstance(refused[0], LimitExceeded)
-    assert "memory" in str(refused[0])
+    # On a busy machine its time may be over before the kill arrives.
+    assert "than a calculation may have" in str(refused[0])
     assert calculator.describe({**sample_config("llama-3-8b"), "vocab_size": 3000}).parameters.total > 0
 
 
