@@ -10,9 +10,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.utils.deprecation import MiddlewareMixin
 
+from gated_configs.services.rate_limits import Limit, take
 from gated_configs.wording import rough_seconds
 from musicgen_site.security import error_response, is_api_request
-from musicgen_site.services.rate_limits import Limit, take
 
 #: Views whose POST queues jobs.
 SUBMISSIONS: Final = frozenset(

@@ -14,11 +14,11 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 
+from gated_configs.services.rate_limits import Limit, take
 from gated_configs.wording import rough_seconds
 from musicgen_site.models import TokenScope
 from musicgen_site.request_in_hand import address_of, network_of
 from musicgen_site.security import SAFE_METHODS, error_response, is_api_request
-from musicgen_site.services.rate_limits import Limit, take
 from musicgen_site.services.tokens import find_token
 
 #: Tokens that are not valid, from one address. A valid one always passes: it cannot be guessed.

@@ -1,29 +1,22 @@
-"""How often a person and an address may do something: counted in memory, or in Redis where there is one.
+"""Limits on how often somebody may do something, counted in rows: they hold across processes and restarts.
 
-An allowance is spent before the work, so that refused attempts count too. Knows nothing of what is limited.
+Each limit is a bucket that fills by itself (the generic cell rate algorithm): one number a bucket, one conditional
+update a try, and nothing that runs in the background.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
 
-from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import F, Value
+from django.db.models.functions import Greatest
 
+from gated_configs.models import RateLimit
 from gated_configs.wording import spoken_seconds
-
-if TYPE_CHECKING:
-    from limits.strategies import MovingWindowRateLimiter
-
-logger = logging.getLogger(__name__)
-
-_PREFIX: Final = "musicgen"
-_REDIS_SECONDS: Final = 2.0
 
 
 class TooManyRequests(Exception):
@@ -33,14 +26,28 @@ class TooManyRequests(Exception):
 
     def __init__(self, what: str, retry_after_seconds: int) -> None:
         super().__init__(
-            f"That were too many {what} in a short time. Try again in {spoken_seconds(retry_after_seconds)}."
+            f"Those were too many {what} in a short time. Try again in {spoken_seconds(retry_after_seconds)}."
         )
         self.retry_after_seconds = retry_after_seconds
 
 
+@dataclass(frozen=True)
+class Limit:
+    """`count` at once; after that one each `seconds / count`, until all are back."""
+
+    name: str
+    count: int
+    seconds: float
+
+    @property
+    def interval(self) -> float:
+        """Seconds in which one comes back."""
+        return self.seconds / self.count
+
+
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
-    """At most `per_person` and `per_address` in any `window_seconds`. `what` is the plural, for the sentence."""
+    """`per_person` and `per_address` within `window_seconds`, each a limit. `what` is the plural, for the sentence."""
 
     name: str
     what: str
@@ -51,90 +58,66 @@ class Allowance:
 
 
 def spend(allowance: Allowance, *, person: str = "", address: str = "") -> None:
-    """Count one attempt of that person from that address; an empty one is not counted.
+    """Count one attempt of that person from that address, before the work; an empty one is not counted.
 
-    Raises the allowance's refusal, a TooManyRequests; an attempt that is refused is not counted again.
+    Raises the allowance's refusal, a TooManyRequests; an attempt that is refused takes nothing.
     """
-    keys = [
-        (kind, value, amount)
-        for kind, value, amount in (
-            ("person", person, allowance.per_person),
-            ("address", address, allowance.per_address),
-        )
-        if value
-    ]
-    from limits.errors import ConfigurationError, StorageError
-
-    if _is_shared():
-        try:
-            _spend(_shared_limiter(settings.STUDIO.redis_url), allowance, keys)
-            return
-        except (StorageError, ConfigurationError) as error:
-            # Redis carries hints and counts; without it each process counts for itself.
-            logger.warning("Rates are counted in this process alone, since Redis failed: %s", error)
-    _spend(_own_limiter(), allowance, keys)
+    taken: list[tuple[Limit, str]] = []
+    for kind, who, count in (
+        ("person", person, allowance.per_person),
+        ("address", address, allowance.per_address),
+    ):
+        if not who:
+            continue
+        limit = Limit(f"{allowance.name} of {kind}", count, allowance.window_seconds)
+        wait = take(limit, who)
+        if wait:
+            for earlier, whose in taken:
+                give_back(earlier, whose)
+            raise allowance.refusal(allowance.what, math.ceil(wait))
+        taken.append((limit, who))
 
 
-def _spend(limiter: MovingWindowRateLimiter, allowance: Allowance, keys: list[tuple[str, str, int]]) -> None:
-    from limits import RateLimitItemPerSecond
-
-    items = [
-        # Hashed: an address or name of any length and any characters becomes a short key.
-        (
-            RateLimitItemPerSecond(amount, allowance.window_seconds, namespace=_PREFIX),
-            (allowance.name, kind, hashlib.sha256(value.encode()).hexdigest()[:32]),
-        )
-        for kind, value, amount in keys
-    ]
-    for item, key in items:
-        if not limiter.test(item, *key):
-            _refuse(limiter, allowance, item, key)
-    for item, key in items:
-        if not limiter.hit(item, *key):
-            _refuse(limiter, allowance, item, key)
-
-
-def _refuse(
-    limiter: MovingWindowRateLimiter, allowance: Allowance, item: object, key: tuple[str, ...]
-) -> None:
-    from limits import RateLimitItem
-
-    assert isinstance(item, RateLimitItem)
-    free_at = limiter.get_window_stats(item, *key).reset_time
-    # At the very second it is still taken.
-    seconds = max(0, math.floor(free_at - time.time())) + 1
-    raise allowance.refusal(allowance.what, seconds)
+def take(limit: Limit, who: object) -> float:
+    """Use one of what `who` may do: 0.0 when it was there, else the seconds until one is back."""
+    row = RateLimit.objects.filter(key=_key(limit, who))
+    while True:
+        now = time.time()
+        latest = now + limit.seconds - limit.interval
+        begun_anew = Greatest(F("due_at"), Value(now)) + limit.interval
+        if row.filter(due_at__lte=latest + 1e-6).update(due_at=begun_anew):
+            return 0.0
+        due_at = row.values_list("due_at", flat=True).first()
+        if due_at is None:
+            if _begin(limit, who, now):
+                return 0.0
+        elif due_at > now + limit.seconds + limit.interval:
+            # A clock that was ahead wrote this; nobody waits longer than the limit's own time.
+            row.filter(due_at=due_at).update(due_at=now + limit.seconds)
+        else:
+            return max(0.001, due_at - latest)
 
 
-def _is_shared() -> bool:
-    return settings.STUDIO.redis_url is not None
+def _begin(limit: Limit, who: object, now: float) -> bool:
+    """Make the row; False when somebody else was faster. Rows that tell nothing any more go."""
+    RateLimit.objects.filter(due_at__lt=now).delete()
+    try:
+        with transaction.atomic():
+            RateLimit.objects.create(key=_key(limit, who), due_at=now + limit.interval)
+    except IntegrityError:
+        return False
+    return True
 
 
-@functools.cache
-def _own_limiter() -> MovingWindowRateLimiter:
-    # Imported on first use: the library takes a tenth of a second, and most commands never need it.
-    from limits.storage import MemoryStorage
-    from limits.strategies import MovingWindowRateLimiter
-
-    return MovingWindowRateLimiter(MemoryStorage())
+def give_back(limit: Limit, who: object) -> None:
+    """Undo one `take`."""
+    RateLimit.objects.filter(key=_key(limit, who)).update(due_at=F("due_at") - limit.interval)
 
 
-@functools.cache
-def _shared_limiter(url: str) -> MovingWindowRateLimiter:
-    from limits.storage import storage_from_string
-    from limits.strategies import MovingWindowRateLimiter
-
-    if url.startswith("unix://"):  # as the channel layer writes it
-        url = f"redis+{url}"
-    storage = storage_from_string(
-        url,
-        wrap_exceptions=True,
-        socket_connect_timeout=_REDIS_SECONDS,
-        socket_timeout=_REDIS_SECONDS,
-    )
-    return MovingWindowRateLimiter(storage)
+def forget(limit: Limit, who: object) -> None:
+    """Make the limit whole again."""
+    RateLimit.objects.filter(key=_key(limit, who)).delete()
 
 
-def forget_all() -> None:
-    """Start counting anew in this process."""
-    _own_limiter.cache_clear()
+def _key(limit: Limit, who: object) -> str:
+    return hashlib.sha256(f"{limit.name}\0{who}".encode(errors="replace")).hexdigest()

@@ -30,7 +30,7 @@ from musicgen_site.backup.archive import BackupProblem
 
 #: What lets people in is not carried over; hosts belong to processes that run, and counts of tries to the moment.
 LEFT_OUT: Final = frozenset(
-    {"sessions.session", "generation.enginehost", "musicgen_site.setuplink", "musicgen_site.ratelimit"}
+    {"sessions.session", "generation.enginehost", "musicgen_site.setuplink", "gated_configs.ratelimit"}
 )
 _CHUNK: Final = 500
 

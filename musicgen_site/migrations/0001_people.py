@@ -15,13 +15,6 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name="RateLimit",
-            fields=[
-                ("key", models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ("due_at", models.FloatField(db_index=True)),
-            ],
-        ),
-        migrations.CreateModel(
             name="SetupLink",
             fields=[
                 (

@@ -2,7 +2,6 @@
 
 from musicgen_site.models.api_token import ApiToken, ApiTokenQuerySet, TokenScope
 from musicgen_site.models.audit_entry import AuditEntry
-from musicgen_site.models.rate_limit import RateLimit
 from musicgen_site.models.setup_link import SetupLink
 
-__all__ = ["ApiToken", "ApiTokenQuerySet", "AuditEntry", "RateLimit", "SetupLink", "TokenScope"]
+__all__ = ["ApiToken", "ApiTokenQuerySet", "AuditEntry", "SetupLink", "TokenScope"]

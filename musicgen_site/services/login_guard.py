@@ -14,9 +14,9 @@ from typing import Final
 from django.core import signing
 from django.http import HttpRequest, HttpResponseBase
 
+from gated_configs.services.rate_limits import Limit, forget, give_back, take
 from gated_configs.wording import rough_seconds
 from musicgen_site.request_in_hand import address_of, network_of
-from musicgen_site.services.rate_limits import Limit, forget, give_back, take
 
 #: Wrong passwords of one person from one address.
 PERSON_HERE: Final = Limit("login-person-here", 6, 18 * 60)

@@ -16,11 +16,11 @@ from django.contrib.auth.views import (
 )
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 
+from gated_configs.services.rate_limits import Limit, take
 from gated_configs.wording import rough_seconds
 from musicgen_site.forms import ResetForm
 from musicgen_site.request_in_hand import address_of, network_of
 from musicgen_site.request_limits import too_many
-from musicgen_site.services.rate_limits import Limit, take
 from musicgen_site.views.access import shared_mode_only
 
 #: Mails asked for from one address, and mails to one mailbox.

@@ -1,4 +1,4 @@
-"""Fixtures of configs: a running fake hub with models of each kind, sample configs, and rates counted anew."""
+"""Fixtures of configs: a running fake hub with models of each kind, and sample configs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gated_configs.services import hub_configs, rate_limits
+from gated_configs.services import hub_configs
 from tests.hub import FakeHub
 from tests.memory.conftest import sample_config
 
@@ -34,8 +34,8 @@ def text_of(config: dict[str, Any]) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """None of this machine's own settings of the hub, no pauses to speak of, and nothing counted yet."""
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of this machine's own settings of the hub, and no pauses to speak of."""
     for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))]:
         monkeypatch.delenv(name)
     for name in ("NO_PROXY", "no_proxy"):
@@ -44,9 +44,6 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("gated_configs.hub.client.get_token", lambda: os.environ.get("HF_TOKEN"))
     monkeypatch.setattr(hub_configs, "PAUSES_SECONDS", (0.01,))
     monkeypatch.setattr(hub_configs, "_silent_until", {})
-    rate_limits.forget_all()
-    yield
-    rate_limits.forget_all()
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_refused_pastes_count_for_the_rate(alice: User, monkeypatch: pytest.Monk
         submit(alice)
     assert 0 < refused.value.retry_after_seconds <= submission.SUBMISSIONS.window_seconds
     assert str(refused.value).startswith(
-        "That were too many configs submitted in a short time. Try again in "
+        "Those were too many configs submitted in a short time. Try again in "
     )
     assert not UserModelConfig.objects.exists()
 

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gated_configs.services import lookup, rate_limits, submission
+from gated_configs.services import lookup, submission
 from generation.api import api
 from generation.models import Job, Take
 from tests.conftest import ROOT
@@ -88,7 +88,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         yield running
-    rate_limits.forget_all()
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from django.contrib.auth import hashers
 from django.contrib.auth.models import User
 from django.test import Client
 
-from musicgen_site.models import RateLimit
+from gated_configs.models import RateLimit
+from gated_configs.services.rate_limits import Limit, forget, give_back, take
 from musicgen_site.services import login_guard
 from musicgen_site.services.login_guard import DEVICE, PERSON_HERE
-from musicgen_site.services.rate_limits import Limit, forget, give_back, take
 from tests.site.people import logged_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("shared_mode")]
@@ -43,7 +43,7 @@ def _fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("musicgen_site.services.rate_limits.time", made)
+    monkeypatch.setattr("gated_configs.services.rate_limits.time", made)
     return made
 
 

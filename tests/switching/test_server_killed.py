@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from registry.downloads.cache import part_path, storage_folder
 from tests.conftest import RunningStudio, wait_until
-from tests.hub import FakeHub
+from tests.hub import FakeHub, blob_hashes
 from tests.switching.models import PATIENCE
 from tests.switching.servers import (
     active_models,
@@ -72,7 +73,7 @@ def stream_and_leave(studio: RunningStudio, model_id: str) -> None:
 
 @pytest.mark.slow
 def test_a_server_killed_in_any_stage_leaves_a_studio_that_plays(
-    environment: dict[str, str], hub: FakeHub
+    environment: dict[str, str], hub: FakeHub, dwarfs: Path
 ) -> None:
     with served(environment, options=["--no-engine"]) as studio:
         ask(studio, "models/switch", {"model_id": "beta"})
@@ -86,9 +87,10 @@ def test_a_server_killed_in_any_stage_leaves_a_studio_that_plays(
         assert_plays(studio, "beta")
         stream_and_leave(studio, "gamma")
         until_stage(studio.home, "downloading")
-        parts = Path(environment["HF_HUB_CACHE"])
+        _, etag = blob_hashes((dwarfs / "mono" / "model.safetensors").read_bytes())
+        part = part_path(storage_folder("studio/gamma", Path(environment["HF_HUB_CACHE"])), etag)
         wait_until(
-            lambda: any(part.stat().st_size for part in parts.rglob("*.incomplete")),
+            lambda: part.is_file() and part.stat().st_size > 0,
             seconds=PATIENCE,
             what="first bytes of the weights on the disk",
         )
