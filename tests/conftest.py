@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Under CI a test that cannot run is a test that fails: a green run means that everything ran.
@@ -134,6 +135,9 @@ def shared_mode(settings: Any) -> None:
 
 # --- Processes ---
 
+#: Makes a studio's home, and answers the environment of a studio in it.
+Prepare = Callable[[Path], dict[str, str]]
+
 
 @pytest.fixture(scope="session")
 def slow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -147,6 +151,40 @@ def slow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def studio_environment(tmp_path: Path) -> dict[str, str]:
     """Environment for a studio in a process of its own, with an empty home under `tmp_path`."""
     return environment_for(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Prepare:
+    """Makes homes with a migrated database.
+
+    Migrating takes seconds of processor time and some thirty studios start: they all copy one file.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    # One for all workers: pytest-xdist gives each a folder below the run's own.
+    made = (folder if worker_id == "master" else folder.parent) / "prepared"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            making = made.with_name("preparing")
+            subprocess.run(
+                [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
+                cwd=ROOT,
+                env=environment_for(making),
+                check=True,
+                timeout=120,
+            )
+            making.rename(made)
+
+    def prepare(home: Path) -> dict[str, str]:
+        shutil.copytree(made, home)
+        return environment_for(home)
+
+    return prepare
+
+
+@pytest.fixture
+def prepared_environment(prepared: Prepare, tmp_path: Path) -> dict[str, str]:
+    """Environment for a studio in a process of its own, whose home under `tmp_path` has a migrated database."""
+    return prepared(tmp_path / "home")
 
 
 def environment_for(home: Path) -> dict[str, str]:

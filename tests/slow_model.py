@@ -5,23 +5,15 @@ The demo is over within half a second on a quick machine, between two looks. Kno
 
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from generation.engine.random_checkpoint import CheckpointShape, build_checkpoint
-from tests.site.test_studio_settings import manage
 
 #: The demo's shape with ten times its layers: 20 s of audio take about 8 s where the demo takes 1.4 s.
 SLOW = CheckpointShape(layers=32)
-
-_CHANGE_THE_DEMO = """
-from django.conf import settings
-from musicgen_site.database import prepare_database
-from registry.models import ModelConfig
-prepare_database(settings.STUDIO)
-ModelConfig.objects.filter(pk="musicgen-demo").update(local_path={folder!r})
-"""
 
 
 def build_slow(folder: Path) -> Path:
@@ -31,11 +23,13 @@ def build_slow(folder: Path) -> Path:
 
 
 def make_demo_slow(environment: dict[str, str], checkpoint: Path) -> None:
-    """Prepare a studio's home in which the demo model plays the slow checkpoint."""
-    ended = manage(
-        "shell", "-v0", "-c", _CHANGE_THE_DEMO.format(folder=str(checkpoint)), environment=environment
-    )
-    assert ended.returncode == 0, ended.stderr
+    """In a prepared home, let the demo model play the slow checkpoint."""
+    database = Path(environment["MUSICGEN_HOME"], "studio.sqlite3")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        changed = connection.execute(
+            "UPDATE registry_modelconfig SET local_path = ? WHERE id = 'musicgen-demo'", [str(checkpoint)]
+        )
+        assert changed.rowcount == 1
 
 
 @contextmanager

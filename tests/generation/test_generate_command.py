@@ -209,9 +209,9 @@ def test_an_old_database_is_named(studio_environment: dict[str, str], tmp_path: 
 
 
 def test_ctrl_c_keeps_what_was_made(
-    studio_environment: dict[str, str], slow_checkpoint: Path, tmp_path: Path
+    prepared_environment: dict[str, str], slow_checkpoint: Path, tmp_path: Path
 ) -> None:
-    environment = studio_environment
+    environment = prepared_environment
     make_demo_slow(environment, slow_checkpoint)
     path = tmp_path / "a.wav"
     arguments = ["slow piano", "--duration=20", "--seed=3", f"--out={path}", "--json"]

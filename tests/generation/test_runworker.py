@@ -31,9 +31,9 @@ def ask(studio: RunningStudio, path: str, body: dict[str, Any] | None = None) ->
 
 
 def test_a_worker_does_the_work_and_hands_it_back_when_asked_to_end(
-    studio_environment: dict[str, str], slow_checkpoint: Path
+    prepared_environment: dict[str, str], slow_checkpoint: Path
 ) -> None:
-    environment = {**studio_environment, "OMP_NUM_THREADS": "1"}
+    environment = {**prepared_environment, "OMP_NUM_THREADS": "1"}
     make_demo_slow(environment, slow_checkpoint)
     with running_studio(environment, options=["--no-engine"]) as studio:
         job = ask(studio, "generations", {"prompt": "slow piano", "duration_seconds": 0.5, "seed": 7})

@@ -37,9 +37,11 @@ def upgrade(url: str, origin: str = "") -> socket.socket:
 
 
 @pytest.mark.parametrize("moment", ["asked", "answered", "closed"])
-def test_an_end_right_after_a_socket_opened_is_clean(moment: str, studio_environment: dict[str, str]) -> None:
+def test_an_end_right_after_a_socket_opened_is_clean(
+    moment: str, prepared_environment: dict[str, str]
+) -> None:
     """daphne 4.2.3 raised KeyError here and could crash the interpreter."""
-    with running_studio(studio_environment, options=["--no-engine"]) as studio:
+    with running_studio(prepared_environment, options=["--no-engine"]) as studio:
         sockets = [upgrade(studio.url) for _ in range(3)]
         try:
             if moment != "asked":
@@ -56,16 +58,16 @@ def test_an_end_right_after_a_socket_opened_is_clean(moment: str, studio_environ
     assert "KeyError" not in log, log
 
 
-def test_a_socket_of_another_site_is_refused_by_the_server(studio_environment: dict[str, str]) -> None:
+def test_a_socket_of_another_site_is_refused_by_the_server(prepared_environment: dict[str, str]) -> None:
     with (
-        running_studio(studio_environment, options=["--no-engine"]) as studio,
+        running_studio(prepared_environment, options=["--no-engine"]) as studio,
         upgrade(studio.url, origin="https://evil.example") as opened,
     ):
         assert opened.recv(12) == b"HTTP/1.1 403"
 
 
 def test_a_connection_that_has_no_application_yet_does_not_spoil_the_end(
-    studio_environment: dict[str, str],
+    prepared_environment: dict[str, str],
 ) -> None:
     """The window is too short to meet from outside, so the server is shown what daphne keeps in it."""
     script = """
@@ -82,7 +84,7 @@ print("ended")
     ended = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
-        env={**studio_environment, "DJANGO_SETTINGS_MODULE": "musicgen_site.settings"},
+        env={**prepared_environment, "DJANGO_SETTINGS_MODULE": "musicgen_site.settings"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.conftest import ROOT, RunningStudio, environment_for, running_studio
+from tests.conftest import ROOT, Prepare, RunningStudio, running_studio, wait_until
 from tests.slow_model import make_demo_slow
+from tests.switching.servers import ask as api
 
 #: A busy machine makes music slowly; nothing here is about speed.
 PATIENCE_MS = 90_000
@@ -21,9 +22,11 @@ expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
-def music_studio(tmp_path_factory: pytest.TempPathFactory, slow_checkpoint: Path) -> Iterator[RunningStudio]:
+def music_studio(
+    prepared: Prepare, tmp_path_factory: pytest.TempPathFactory, slow_checkpoint: Path
+) -> Iterator[RunningStudio]:
     """A studio with nothing made yet and its engine. Its demo is slow enough to be watched on any machine."""
-    environment = environment_for(tmp_path_factory.mktemp("studio") / "home")
+    environment = prepared(tmp_path_factory.mktemp("studio") / "home")
     make_demo_slow(environment, slow_checkpoint)
     with running_studio(environment) as running:
         yield running
@@ -107,6 +110,20 @@ def manage(studio: RunningStudio, *arguments: str) -> Any:
         timeout=300,
         check=False,
     )
+
+
+def switch_to(studio: RunningStudio, model_id: str) -> None:
+    """Make a model the active one, and wait until it is ready; by the API, which takes no process of its own."""
+    if api(studio, "models")["current_model"] == model_id:
+        return
+    api(studio, "models/switch", {"model_id": model_id})
+    wait_until(
+        lambda: api(studio, "models/switch")["switch"]["stage"] in ("ready", "failed", "cancelled"),
+        seconds=PATIENCE_MS / 1000,
+        what=f"the switch to {model_id}",
+    )
+    switch = api(studio, "models/switch")["switch"]
+    assert switch["stage"] == "ready", switch
 
 
 def runner_of(studio: RunningStudio) -> int:

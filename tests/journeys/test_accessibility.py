@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.adapters import made
 from tests.adapters.zips import adapter_files, zipped
-from tests.conftest import ROOT, RunningStudio, environment_for, running_studio
+from tests.conftest import ROOT, Prepare, RunningStudio, running_studio
 from tests.journeys.conftest import PATIENCE_MS, ask, card, manage, wait_for_take
 
 #: Each scheme and each width once: colours depend on the one, what stands where on the other.
@@ -76,15 +76,15 @@ def test_busy_then_full(look: Page, music_studio: RunningStudio) -> None:
 
 
 @pytest.fixture(scope="module")
-def with_adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+def with_adapters(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     """A studio with an adapter for the demo model, and enough for another one that the list folds."""
-    with running_studio(environment_for(tmp_path_factory.mktemp("adapters") / "home")) as running:
+    with running_studio(prepared(tmp_path_factory.mktemp("adapters") / "home")) as running:
         bring_adapters_in(running, tmp_path_factory)
         yield running
 
 
 def bring_adapters_in(studio: RunningStudio, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """By command, as somebody with a folder of them would."""
+    """By command, all in one process."""
     folder = tmp_path_factory.mktemp("adapters")
     demo = ROOT / "registry" / "checkpoints" / "musicgen-demo"
     recipe = replace(made.WAYS["whole"], base_name="musicgen-studio/musicgen-demo")
@@ -92,10 +92,14 @@ def bring_adapters_in(studio: RunningStudio, tmp_path_factory: pytest.TempPathFa
     for number in range(2, 9):
         paths[f"Narrow {number}"] = folder / f"{number}.zip"
         paths[f"Narrow {number}"].write_bytes(zipped(adapter_files(seed=number)))
-    for name, path in paths.items():
-        said = ["--name", name, "--trigger-words", "brushed drums"]
-        done = manage(studio, "import_adapter", str(path), *said)
-        assert done.returncode == 0, (done.stdout, done.stderr)
+    named = {name: str(path) for name, path in paths.items()}
+    code = (
+        "from django.core.management import call_command\n"
+        f"for name, path in {named!r}.items():\n"
+        "    call_command('import_adapter', path, name=name, trigger_words='brushed drums')\n"
+    )
+    done = manage(studio, "shell", "-v0", "-c", code)
+    assert done.returncode == 0, (done.stdout, done.stderr)
 
 
 def test_adapters(look: Page, with_adapters: RunningStudio, tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.adapters import made
-from tests.conftest import ROOT, RunningStudio, environment_for, running_studio
+from tests.conftest import ROOT, Prepare, RunningStudio, running_studio
 from tests.engine.dwarf import build_dwarf
 from tests.journeys.conftest import (
     PATIENCE_MS,
     ask,
     complaints,
     manage,
+    switch_to,
     wait_for,
     wait_for_take,
     watch,
@@ -48,9 +49,11 @@ def made_adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory, made_adapters: Path) -> Iterator[RunningStudio]:
+def studio(
+    prepared: Prepare, tmp_path_factory: pytest.TempPathFactory, made_adapters: Path
+) -> Iterator[RunningStudio]:
     """A studio with the demo model active, a dwarf to switch to, and no adapter yet."""
-    with running_studio(environment_for(tmp_path_factory.mktemp("studio") / "home")) as running:
+    with running_studio(prepared(tmp_path_factory.mktemp("studio") / "home")) as running:
         model = {
             "id": "local",
             "display_name": "Local",
@@ -85,8 +88,7 @@ def filled(studio: RunningStudio, made_adapters: Path) -> RunningStudio:
 @pytest.fixture
 def demo_active(studio: RunningStudio) -> None:
     """The demo model, whatever the test before left behind."""
-    done = manage(studio, "switch_model", DEMO)
-    assert done.returncode == 0, (done.stdout, done.stderr)
+    switch_to(studio, DEMO)
 
 
 def choice(page: Page, name: str) -> Locator:
@@ -211,8 +213,7 @@ def test_a_locked_adapter_says_why_and_a_chosen_one_is_kept(
     expect(strength).to_have_value("0.4")
 
     # Another model becomes active: what no longer fits is kept, counted, and the button says why it cannot start.
-    done = manage(filled, "switch_model", "local")
-    assert done.returncode == 0, done.stderr
+    switch_to(filled, "local")
     expect(choice(page, "Jazz Trio v1.0")).to_contain_text("Requires MusicGen Demo")
     expect(box(page, "Jazz Trio v1.0")).to_be_checked()
     expect(box(page, "Brass Trio v1.0")).to_be_enabled()
@@ -226,8 +227,7 @@ def test_a_locked_adapter_says_why_and_a_chosen_one_is_kept(
     box(page, "Brass Trio v1.0").check()
     expect(reasons).to_contain_text("1 of 2 chosen adapters does not work with Local")
     # Back, it is as it was.
-    done = manage(filled, "switch_model", DEMO)
-    assert done.returncode == 0, done.stderr
+    switch_to(filled, DEMO)
     expect(choice(page, "Brass Trio v1.0")).to_contain_text("Requires Local")
     expect(strength).to_have_value("0.4")
     box(page, "Brass Trio v1.0").uncheck()

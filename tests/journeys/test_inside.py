@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.conftest import RunningStudio, environment_for, running_studio
+from tests.conftest import Prepare, RunningStudio, running_studio
 from tests.journeys.conftest import complaints, watch
 from tests.journeys.test_accessibility import assert_accessible, look
 
@@ -19,9 +19,9 @@ PAGE = "settings/inside/"
 
 
 @pytest.fixture(scope="module")
-def quiet_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+def quiet_studio(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     """A studio without an engine: what is queued stays queued."""
-    environment = environment_for(tmp_path_factory.mktemp("inside") / "home")
+    environment = prepared(tmp_path_factory.mktemp("inside") / "home")
     with running_studio(environment, options=["--no-engine"]) as running:
         yield running
 

@@ -11,7 +11,7 @@ import soundfile
 from playwright.sync_api import Page, expect
 
 from generation.audio_files import read_recipe
-from tests.conftest import RunningStudio, environment_for, running_studio
+from tests.conftest import Prepare, RunningStudio, running_studio
 from tests.journeys.conftest import complaints, take, watch
 from tests.switching.servers import ask, until_finished
 
@@ -19,9 +19,9 @@ PROMPTS = ["slow piano at night", "fast drums and bass", "warm strings, slow and
 
 
 @pytest.fixture(scope="module")
-def filled_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+def filled_studio(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     """A studio with three takes in its library. Nothing is watched while it is made, so its model is a quick one."""
-    with running_studio(environment_for(tmp_path_factory.mktemp("library") / "home")) as studio:
+    with running_studio(prepared(tmp_path_factory.mktemp("library") / "home")) as studio:
         wanted = {"duration_seconds": 1, "temperature": 0.9, "top_k": 100}
         for number, prompt in enumerate(PROMPTS):
             job = ask(studio, "generations", {"prompt": prompt, "seed": 70 + number, **wanted})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.conftest import RunningStudio, environment_for, running_studio
+from tests.conftest import Prepare, RunningStudio, running_studio
 from tests.hub import FakeHub
 from tests.journeys.conftest import PATIENCE_MS, watch
 
@@ -55,12 +55,12 @@ def publish(hub: FakeHub) -> None:
 
 
 @pytest.fixture(scope="module")
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memory]:
+def memory(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memory]:
     """A studio that looks configs up at a fake hub."""
     folder = tmp_path_factory.mktemp("memory")
     with FakeHub() as hub:
         publish(hub)
-        environment = {**environment_for(folder / "home"), **hub.environment(folder / "hf")}
+        environment = {**prepared(folder / "home"), **hub.environment(folder / "hf")}
         with running_studio(environment) as running:
             yield Memory(running, hub)
 

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.conftest import RunningStudio, environment_for, running_studio
+from tests.conftest import Prepare, RunningStudio, running_studio
 from tests.engine.dwarf import build_dwarf
 from tests.hub.fake_hub import FakeHub
 from tests.journeys.conftest import (
@@ -22,6 +22,7 @@ from tests.journeys.conftest import (
     complaints,
     manage,
     runner_of,
+    switch_to,
     wait_for,
     wait_for_take,
     watch,
@@ -62,11 +63,11 @@ def hub(checkpoint: Path) -> Iterator[FakeHub]:
 
 @pytest.fixture(scope="module")
 def studio(
-    tmp_path_factory: pytest.TempPathFactory, hub: FakeHub, checkpoint: Path
+    prepared: Prepare, tmp_path_factory: pytest.TempPathFactory, hub: FakeHub, checkpoint: Path
 ) -> Iterator[RunningStudio]:
     """A studio with the demo model active, and models to switch to."""
     folder = tmp_path_factory.mktemp("switching")
-    with running_studio({**environment_for(folder / "home"), **hub.environment(folder / "hub")}) as running:
+    with running_studio({**prepared(folder / "home"), **hub.environment(folder / "hub")}) as running:
         broken = shutil.copytree(checkpoint, folder / "broken")
         weights = broken / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
@@ -104,16 +105,10 @@ def add_models(studio: RunningStudio, *rows: Mapping[str, object]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def switch_by_command(studio: RunningStudio, model_id: str) -> None:
-    """Switch from a terminal, and wait until the model is ready."""
-    done = manage(studio, "switch_model", model_id)
-    assert done.returncode == 0, (done.stdout, done.stderr)
-
-
 @pytest.fixture
 def demo_active(studio: RunningStudio) -> None:
     """The demo model, whatever the test before left behind."""
-    switch_by_command(studio, DEMO)
+    switch_to(studio, DEMO)
 
 
 def settings(page: Page, studio: RunningStudio) -> Page:
@@ -297,7 +292,7 @@ def test_a_failure_says_why_and_the_old_model_still_plays(settings_page: Page, s
 
 
 def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, studio: RunningStudio) -> None:
-    switch_by_command(studio, "local")
+    switch_to(studio, "local")
     watch(page)
     page.goto(studio.url)
     duration = page.get_by_label("Duration", exact=True)
@@ -311,7 +306,7 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
     duration.blur()
     page.evaluate("document.getElementById('studio-form').dataset.witness = 'same form'")
 
-    switch_by_command(studio, DEMO)
+    switch_to(studio, DEMO)
     expect(hint).to_contain_text("MusicGen Demo · up to 20")
     expect(duration).to_have_value("20")
     expect(note).to_have_text("Shortened to 20\u202fs, the limit of MusicGen Demo.")
@@ -324,20 +319,20 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
     assert page.evaluate("document.getElementById('studio-form').dataset.witness") == "same form"
 
     # Back where there is room, the wish counts again; what somebody typed since counts more.
-    switch_by_command(studio, "local")
+    switch_to(studio, "local")
     expect(duration).to_have_value("27")
     expect(note).to_be_hidden()
     expect(page.get_by_text("Music from this model: CC-BY-NC 4.0")).to_be_visible()
     duration.fill("25")
     # Under somebody's fingers nothing is changed until they leave the field.
-    switch_by_command(studio, DEMO)
+    switch_to(studio, DEMO)
     expect(page.get_by_text("Over the limit of 20")).to_be_visible()
     expect(duration).to_have_value("25")
     duration.blur()
     expect(duration).to_have_value("20")
     duration.fill("3")
     expect(note).to_be_hidden()
-    switch_by_command(studio, "local")
+    switch_to(studio, "local")
     expect(hint).to_contain_text("Local · up to 30")
     expect(duration).to_have_value("3")
     page.locator("[data-generate]").click()
@@ -373,7 +368,7 @@ def test_memory_and_disk_are_given_back(settings_page: Page, studio: RunningStud
     page = settings_page
     start(page, "Third")
     expect(page.get_by_role("dialog", name="Third is ready")).to_be_visible(timeout=PATIENCE_MS)
-    switch_by_command(studio, DEMO)
+    switch_to(studio, DEMO)
     page.goto(f"{studio.url}settings/")
     expect(page.locator("#runner-third")).to_contain_text("ends in")
     expect(page.locator("#runner-musicgen-demo")).to_contain_text("stays loaded")
@@ -408,9 +403,13 @@ def test_it_works_with_scripts_off(browser: Browser, studio: RunningStudio, demo
 
 
 def test_where_both_do_not_fit_the_switch_waits_for_the_running_job(
-    page: Page, browser: Browser, tmp_path: Path, checkpoint: Path, slow_checkpoint: Path
+    page: Page,
+    browser: Browser,
+    prepared_environment: dict[str, str],
+    checkpoint: Path,
+    slow_checkpoint: Path,
 ) -> None:
-    environment = {**environment_for(tmp_path / "home"), "MUSICGEN_MEMORY_GB": "1.2"}
+    environment = {**prepared_environment, "MUSICGEN_MEMORY_GB": "1.2"}
     make_demo_slow(environment, slow_checkpoint)
     with running_studio(environment) as small:
         add_models(small, {"id": "local", "local_path": str(checkpoint), "vram_requirement_gb": 1})

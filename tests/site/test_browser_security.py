@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RunningStudio, running_studio
+from tests.conftest import Prepare, RunningStudio, running_studio
 
 ATTACK = """
 async (studio) => {
@@ -57,10 +57,11 @@ def other_site(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture
-def quiet_studio(studio_environment: dict[str, str]) -> Iterator[RunningStudio]:
+@pytest.fixture(scope="module")
+def quiet_studio(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     """A studio whose jobs stay in the queue."""
-    with running_studio(studio_environment, options=["--no-engine"]) as running:
+    environment = prepared(tmp_path_factory.mktemp("studio") / "home")
+    with running_studio(environment, options=["--no-engine"]) as running:
         yield running
 
 

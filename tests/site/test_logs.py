@@ -290,8 +290,8 @@ def test_a_line_for_each_request_is_for_who_asked_for_it(
     assert json.loads(ended.stdout) == [level, level]
 
 
-def test_a_studio_ties_a_job_to_its_request(studio_environment: dict[str, str]) -> None:
-    environment = {**studio_environment, "MUSICGEN_LOG_FORMAT": "json"}
+def test_a_studio_ties_a_job_to_its_request(prepared_environment: dict[str, str]) -> None:
+    environment = {**prepared_environment, "MUSICGEN_LOG_FORMAT": "json"}
     with running_studio(environment) as studio:
         asked = urllib.request.Request(
             f"{studio.url}api/generations?token=hunter2",

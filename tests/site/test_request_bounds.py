@@ -16,16 +16,14 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from musicgen_site.request_bounds import MAX_BODY_BYTES, UPLOAD_PATHS, BoundedBodies, body_limit
-from tests.conftest import RunningStudio, running_studio, wait_until
+from tests.conftest import Prepare, RunningStudio, running_studio, wait_until
 
 MB = 10**6
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
-    from tests.conftest import environment_for
-
-    environment = environment_for(tmp_path_factory.mktemp("bounds") / "home")
+def studio(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    environment = prepared(tmp_path_factory.mktemp("bounds") / "home")
     with running_studio(
         {**environment, "MUSICGEN_MAX_ADAPTER_MB": "300"}, options=["--no-engine"]
     ) as running:

@@ -45,9 +45,9 @@ def test_an_empty_home_is_enough(studio_environment: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_with_its_runner_when_asked(
-    number: signal.Signals, studio_environment: dict[str, str]
+    number: signal.Signals, prepared_environment: dict[str, str]
 ) -> None:
-    with running_studio(studio_environment) as studio:
+    with running_studio(prepared_environment) as studio:
         wait_until(lambda: bool(runners_of(studio)), seconds=30, what="the start of a runner")
         runners = runners_of(studio)
         studio.process.send_signal(number)
@@ -58,8 +58,8 @@ def test_it_ends_with_its_runner_when_asked(
     assert not [line for line in studio.log if "Traceback" in line]
 
 
-def test_a_killed_studio_leaves_no_runner_behind(studio_environment: dict[str, str]) -> None:
-    with running_studio(studio_environment) as studio:
+def test_a_killed_studio_leaves_no_runner_behind(prepared_environment: dict[str, str]) -> None:
+    with running_studio(prepared_environment) as studio:
         wait_until(lambda: bool(runners_of(studio)), seconds=30, what="the start of a runner")
         runners = runners_of(studio)
         studio.process.kill()
@@ -69,12 +69,12 @@ def test_a_killed_studio_leaves_no_runner_behind(studio_environment: dict[str, s
         )
 
 
-def test_a_port_that_is_taken_is_explained(studio_environment: dict[str, str]) -> None:
+def test_a_port_that_is_taken_is_explained(prepared_environment: dict[str, str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ended = manage("serve", "--port", str(port), environment=studio_environment)
+        ended = manage("serve", "--port", str(port), environment=prepared_environment)
     assert ended.returncode != 0
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -93,17 +93,17 @@ def test_local_mode_refuses_other_addresses(host: str, studio_environment: dict[
     assert not Path(studio_environment["MUSICGEN_HOME"]).exists()
 
 
-def test_a_limit_for_an_unknown_model_stops_the_start(studio_environment: dict[str, str]) -> None:
-    environment = {**studio_environment, "MUSICGEN_MAX_DURATION_SECONDS": "musicgen-tiny=60"}
+def test_a_limit_for_an_unknown_model_stops_the_start(prepared_environment: dict[str, str]) -> None:
+    environment = {**prepared_environment, "MUSICGEN_MAX_DURATION_SECONDS": "musicgen-tiny=60"}
     ended = manage("serve", "--port", "0", environment=environment)
     assert ended.returncode != 0
     assert "musicgen-tiny" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_shared_mode_serves_the_login_under_its_names(studio_environment: dict[str, str]) -> None:
+def test_shared_mode_serves_the_login_under_its_names(prepared_environment: dict[str, str]) -> None:
     environment = {
-        **studio_environment,
+        **prepared_environment,
         "MUSICGEN_ACCESS": "shared",
         "MUSICGEN_HOST": "0.0.0.0",
         "MUSICGEN_ALLOWED_HOSTS": "studio.example",

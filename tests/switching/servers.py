@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from tests.conftest import RunningStudio, environment_for, running_studio, wait_until
+from tests.conftest import Prepare, RunningStudio, environment_for, running_studio, wait_until
 from tests.site.test_serve import runners_of
 from tests.site.test_studio_settings import manage
 from tests.switching.models import PATIENCE
@@ -29,15 +29,11 @@ activate_model({active!r})
 """
 
 
-def make_home(home: Path, models: dict[str, dict[str, Any]], *, active: str) -> Path:
+def make_home(prepared: Prepare, home: Path, models: dict[str, dict[str, Any]], *, active: str) -> Path:
     """A studio's home with these models beside the catalogue's."""
-    environment = environment_for(home)
-    for arguments in (
-        ["migrate", "-v0"],
-        ["shell", "-v0", "-c", _ADD_MODELS.format(models=models, active=active)],
-    ):
-        ended = manage(*arguments, environment=environment)
-        assert ended.returncode == 0, ended.stderr
+    code = _ADD_MODELS.format(models=models, active=active)
+    ended = manage("shell", "-v0", "-c", code, environment=prepared(home))
+    assert ended.returncode == 0, ended.stderr
     return home
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from registry.downloads.cache import part_path, storage_folder
-from tests.conftest import RunningStudio, wait_until
+from tests.conftest import Prepare, RunningStudio, wait_until
 from tests.hub import FakeHub, blob_hashes
 from tests.switching.models import PATIENCE
 from tests.switching.servers import (
@@ -36,9 +36,9 @@ def hub(dwarfs: Path) -> Iterator[FakeHub]:
         yield running
 
 
-@pytest.fixture
-def environment(dwarfs: Path, hub: FakeHub, tmp_path: Path) -> dict[str, str]:
-    """Of a studio with dwarf models: `alpha` is active, `beta` and `heavy` are here, the others on the hub."""
+@pytest.fixture(scope="module")
+def made_home(prepared: Prepare, dwarfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with dwarf models: `alpha` is active, `beta` and `heavy` are here, the others on the hub."""
     models: dict[str, dict[str, Any]] = {
         "alpha": {"local_path": str(dwarfs / "mono")},
         "beta": {"local_path": str(dwarfs / "stereo"), "channels": 2},
@@ -46,8 +46,13 @@ def environment(dwarfs: Path, hub: FakeHub, tmp_path: Path) -> dict[str, str]:
         "gamma": {},
         "delta": {},
     }
-    home = make_home(tmp_path / "made", models, active="alpha")
-    return copy_home(home, tmp_path / "home") | hub.environment(tmp_path / "hub")
+    return make_home(prepared, tmp_path_factory.mktemp("made") / "home", models, active="alpha")
+
+
+@pytest.fixture
+def environment(made_home: Path, hub: FakeHub, tmp_path: Path) -> dict[str, str]:
+    """Of a studio in a copy of that home."""
+    return copy_home(made_home, tmp_path / "home") | hub.environment(tmp_path / "hub")
 
 
 def assert_failed(studio: RunningStudio, *, while_it_was: str, stays: str) -> None:

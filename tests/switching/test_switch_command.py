@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from generation.models import EngineHost
 from registry.models import ModelSwitch
 from registry.services import open_switch, request_switch
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT, Prepare, wait_until
 from tests.site.test_studio_settings import manage
 from tests.switching.models import PATIENCE
 from tests.switching.servers import (
@@ -34,14 +34,14 @@ from tests.switching.servers import (
 
 
 @pytest.fixture(scope="module")
-def made_home(dwarfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_home(prepared: Prepare, dwarfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two dwarf models and a broken one."""
     models: dict[str, dict[str, Any]] = {
         "alpha": {"local_path": str(dwarfs / "mono")},
         "beta": {"local_path": str(dwarfs / "stereo"), "channels": 2},
         "broken": {"local_path": str(dwarfs / "truncated")},
     }
-    return make_home(tmp_path_factory.mktemp("made") / "home", models, active="alpha")
+    return make_home(prepared, tmp_path_factory.mktemp("made") / "home", models, active="alpha")
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ class Command(BaseCommand):
     """Exits 0 when the adapter is there afterwards, new or not."""
 
     help = "Import a LoRA adapter from a folder, a zip file or the Hugging Face hub."
+    # `serve` checks the site; importing every page to do so again takes longer than the work.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options."""

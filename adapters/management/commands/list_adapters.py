@@ -18,6 +18,8 @@ class Command(BaseCommand):
     """Prints a table, or the same facts as `GET /api/adapters` with --json."""
 
     help = "List the adapters, and say which work with a model and why others do not."
+    # `serve` checks the site; importing every page to do so again takes longer than the work.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options."""

@@ -16,6 +16,8 @@ class Command(BaseCommand):
     """Prints a table, or the same facts as `GET /api/models` with --json."""
 
     help = "List the models, what each can do, and which one is active."
+    # `serve` checks the site; importing every page to do so again takes longer than the work.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options."""

@@ -21,6 +21,8 @@ class Command(BaseCommand):
     """Exits 0 only when the file is whole and on the disk."""
 
     help = "Keep rows, takes and adapters in one file. The studio may run meanwhile."
+    # `serve` checks the site; importing every page to do so again takes longer than the work.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options."""

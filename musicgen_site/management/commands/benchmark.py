@@ -20,6 +20,8 @@ class Command(BaseCommand):
         "Measure this machine: switching models, cold and warm, beside a fresh process; changing adapters "
         "beside reloading the checkpoint; or memory figures of very large models beside accelerate's."
     )
+    # `serve` checks the site; importing every page to do so again takes longer than the work.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options."""

@@ -42,6 +42,8 @@ class Command(BaseCommand):
     """Uses the page's own service and validation; the take also stands in the library."""
 
     help = "Make one take from a prompt and write it to a file."
+    # `serve` checks the site; importing every page to do so again takes longer than the work.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The studio's form, as options."""

@@ -19,6 +19,8 @@ class Command(BaseCommand):
     """Exits 0 only when the studio is the restored one; after anything else it is as it was."""
 
     help = "Bring a backup back into an empty studio, or with --force in the place of this one."
+    # `serve` checks the site; importing every page to do so again takes longer than the work.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options."""

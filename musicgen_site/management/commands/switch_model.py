@@ -38,6 +38,8 @@ class Command(BaseCommand):
     """Exits 0 only when the model is ready. With --no-wait it only asks."""
 
     help = "Switch to another model and follow it until it is ready."
+    # `serve` checks the site; importing every page to do so again takes longer than the work.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options."""
