@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import ROOT, Prepare, RunningStudio, running_studio, wait_until
@@ -134,6 +135,20 @@ def runner_of(studio: RunningStudio) -> int:
         if "generation.engine" in " ".join(child.cmdline()):
             return int(child.pid)
     raise AssertionError("the studio has no runner")
+
+
+#: Each scheme and each width once: colours depend on the one, what stands where on the other.
+LOOKS: list[tuple[Literal["light", "dark"], int]] = [("dark", 390), ("light", 1280)]
+
+
+def assert_accessible(page: Page) -> None:
+    """Fail with axe's own report in any look; the page stays in the last one."""
+    for scheme, width in LOOKS:
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        page.set_viewport_size({"width": width, "height": 900})
+        results = Axe().run(page)
+        assert results.violations_count == 0, f"{scheme}, {width} px: {results.generate_report()}"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"wider than {width} px"
 
 
 @pytest.fixture
