@@ -192,7 +192,7 @@ def test_a_switch_shows_its_plan_then_goes_live_to_ready(settings_page: Page) ->
     expect(status(page)).to_be_hidden()
     expect(row(page, "first")).to_contain_text("active")
     expect(row(page, DEMO).get_by_role("link", name="Switch to MusicGen Demo")).to_be_visible()
-    assert page.evaluate("document.activeElement !== document.body"), "the focus is still somewhere"
+    wait_for(page, "document.activeElement !== document.body")
     page.reload()
     expect(row(page, "first")).to_contain_text("active")
     expect(status(page)).to_be_hidden()

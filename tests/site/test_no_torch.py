@@ -36,10 +36,7 @@ def modules_in(report: str) -> set[str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["manage.py", "--help"],
         ["manage.py", "check"],
-        ["manage.py", "migrate", "--verbosity", "0"],
-        ["manage.py", "serve", "--help"],
         ["manage.py", "generate", "--help"],
         ["manage.py", "runworker", "--help"],
     ],

@@ -80,11 +80,10 @@ def test_a_port_that_is_taken_is_explained(prepared_environment: dict[str, str])
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_local_mode_refuses_other_addresses(host: str, studio_environment: dict[str, str]) -> None:
+def test_local_mode_refuses_other_addresses(studio_environment: dict[str, str]) -> None:
     for ended in (
-        manage("serve", "--host", host, environment=studio_environment),
-        manage("serve", environment={**studio_environment, "MUSICGEN_HOST": host}),
+        manage("serve", "--host", "0.0.0.0", environment=studio_environment),
+        manage("serve", environment={**studio_environment, "MUSICGEN_HOST": "::"}),
     ):
         assert ended.returncode != 0
         assert "Local mode has no login, so it only listens on this machine." in ended.stderr
