@@ -14,6 +14,7 @@ from django.http import QueryDict
 from django.test import Client
 from django.utils.html import strip_tags
 
+from gated_configs.memory import shared_calculator
 from gated_configs.models import UserModelConfig
 from gated_configs.pages.asked import asked_in
 from gated_configs.services import questions, submission
@@ -60,6 +61,20 @@ def test_empty_page_offers_the_musicgen_models(client: Client) -> None:
     assert answer.status_code == 200
     assert "Will it fit?" in words(answer)
     assert 'href="/memory/?action=calculate&amp;model=facebook/musicgen-small"' in answer.content.decode()
+
+
+def test_opening_the_page_starts_the_calculator(client: Client) -> None:
+    shared_calculator().close()
+    ask(client, "")
+    assert shared_calculator().process_id is not None
+
+
+def test_page_opens_where_the_calculator_cannot_be_started(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_calculator().close()
+    monkeypatch.setattr("gated_configs.memory.child.sys.executable", "/no/such/python")
+    assert ask(client, "").status_code == 200
 
 
 def test_calculate_says_the_sentence_the_parts_and_the_parameters(client: Client) -> None:
