@@ -158,6 +158,22 @@ def test_every_option_survives_the_round_trip_through_the_address() -> None:
     assert asked_in(QueryDict(asked.address.partition("?")[2])) == asked
 
 
+def test_names_are_those_of_the_lists_whatever_was_typed() -> None:
+    asked = asked_in(
+        QueryDict("action=calculate&model=a&gpu=H100%2080GB&precision=bfloat16&cache_precision=FP8")
+    )
+    assert (asked.options["gpu"], asked.options["precision"]) == ("h100", "bf16")
+    assert asked.options["cache_precision"] == "fp8"
+    assert asked_in(QueryDict("action=calculate&model=a&gpu=abacus")).options["gpu"] == "abacus"
+
+
+@pytest.mark.parametrize("typed", ["-1", "0", "1.5", "a few"])
+def test_batch_that_is_none_is_refused_at_its_field(client: Client, typed: str) -> None:
+    answer = ask(client, f"?action=calculate&model=musicgen-small&batch_size={typed}")
+    assert answer.status_code == 400
+    assert "1" in answer.content.decode().split('id="id_batch_size_error"')[1].split("</p>")[0]
+
+
 def test_csv_has_whole_bytes_and_no_formula(client: Client, fake: FakeHub) -> None:
     rows = list(
         csv.DictReader(io.StringIO(ask(client, "?action=calculate&model=gpt2&format=csv").content.decode()))
