@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BUILD_SECONDS: Final = 1.0
 #: Seconds on the clock from the question's arrival, so that a refusal is there within two on a busy machine too. One
 #: that has had next to no time of the processor till then is a real config on a machine that has none to give.
-CLOCK_SECONDS: Final = 1.5
+CLOCK_SECONDS: Final = 1.25
 _STARVED_SECONDS: Final = 0.3
 #: Seconds on the clock for whatever waits instead of computing.
 _LONGEST_SECONDS: Final = 20.0
@@ -41,7 +41,7 @@ _IDLE_SECONDS: Final = 900.0
 _MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 _READ_SECONDS: Final = 5.0
 #: Nobody has asked for so long: time to fork ahead of the next question.
-_PAUSE_SECONDS: Final = 0.05
+_PAUSE_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,11 @@ def _take(connection: socket.socket, forks: dict[int, _Fork], spare: Spare | Non
     except (OSError, ValueError, KeyError, TypeError):
         connection.close()
         return False
-    # Here rather than in the fork, so that the next config of the family need not wait for it.
+    is_taken = spare is not None and spare.take(connection, question)
+    # For the next configs of the family; a fork that was made ahead imports them for itself at the same time.
     with contextlib.suppress(Exception):
         import_modules(config)
-    if spare is not None and spare.take(connection, question):
+    if spare is not None and is_taken:
         forks[spare.pid] = _Fork(connection, ends_at)
         return True
     if spare is not None:

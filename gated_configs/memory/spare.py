@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import gc
 import os
-import select
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -30,7 +28,6 @@ _PRACTICE: Final[dict[str, Any]] = {
 }
 #: Longer questions are not sent on: the socket would fill up while the spare is practising.
 _LONGEST: Final = 64 * 1024
-_READY: Final = b"!"
 
 
 class Spare:
@@ -39,7 +36,6 @@ class Spare:
     def __init__(self, answer: Callable[[socket.socket, bytes], NoReturn], questions: socket.socket) -> None:
         import_modules(_PRACTICE)
         self._socket, theirs = socket.socketpair()
-        self._modules = len(sys.modules)
         self.pid = os.fork()
         if self.pid == 0:
             # Held open here, it would keep whoever asks from noticing that the process is gone.
@@ -49,14 +45,10 @@ class Spare:
         theirs.close()
 
     def take(self, connection: socket.socket, question: bytes) -> bool:
-        """Hand a question over. False where it still practises, or lacks modules that were imported since."""
-        if len(question) > _LONGEST or len(sys.modules) != self._modules:
-            return False
-        if not select.select([self._socket], [], [], 0)[0]:
+        """Hand a question over, to be answered once practising is done. False where it cannot be."""
+        if len(question) > _LONGEST:
             return False
         try:
-            if self._socket.recv(1) != _READY:
-                return False
             sent = socket.send_fds(self._socket, [question], [connection.fileno()])
             self._socket.sendall(question[sent:])
         except OSError:
@@ -72,11 +64,10 @@ class Spare:
 
 
 def _wait(parent: socket.socket, answer: Callable[[socket.socket, bytes], NoReturn]) -> NoReturn:
-    """Practise, say so, and answer the one question that comes; end when the process that forked this one does."""
+    """Practise, and answer the one question that comes; end when the process that forked this one does."""
     try:
         gc.disable()
         describe(_PRACTICE)
-        parent.sendall(_READY)
         question, descriptors, _, _ = socket.recv_fds(parent, _LONGEST, 1)
         while piece := parent.recv(_LONGEST):
             question += piece

@@ -97,10 +97,19 @@ def test_a_fork_that_was_ready_answers(calculator: Calculator) -> None:
     assert _spare(calculator).pid != ready.pid, "it answers once"
 
 
-def test_a_fork_that_lacks_a_family_is_given_up(calculator: Calculator) -> None:
+def test_a_fork_that_ended_is_not_waited_for(calculator: Calculator) -> None:
+    ready = _spare(calculator)
+    ready.kill()
+    while ready.is_running() and ready.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    calculator.describe({**sample_config("llama-3-8b"), "vocab_size": 4001})
+    assert _spare(calculator).pid != ready.pid
+
+
+def test_a_question_too_long_to_hand_over_gets_a_fork_of_its_own(calculator: Calculator) -> None:
     ready = _spare(calculator)
     ready.suspend()
-    calculator.describe({"model_type": "codegen", "architectures": ["CodeGenForCausalLM"], "n_layer": 2})
+    calculator.describe({**sample_config("llama-3-8b"), "remark": "long " * 20_000})
     assert _spare(calculator).pid != ready.pid
 
 
