@@ -18,12 +18,19 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-#: Seconds of processor time for one config: refusing stays within two. Most take a tenth, the slowest real one half.
+if TYPE_CHECKING:
+    from gated_configs.memory.spare import Spare
+
+#: Seconds of processor time for one config. Most take a twentieth, the slowest real one a fifth.
 BUILD_SECONDS: Final = 1.0
-#: Seconds on the clock, for a fork that waits instead of computing. Ample, since the machine may be busy.
-_WALL_SECONDS: Final = 40.0
+#: Seconds on the clock from the question's arrival, so that a refusal is there within two on a busy machine too. One
+#: that has had next to no time of the processor till then is a real config on a machine that has none to give.
+CLOCK_SECONDS: Final = 1.25
+_STARVED_SECONDS: Final = 0.3
+#: Seconds on the clock for whatever waits instead of computing.
+_LONGEST_SECONDS: Final = 20.0
 #: Address space beyond what the libraries take when loaded.
 _EXTRA_BYTES: Final = 1024 * 1024 * 1024
 #: Configs computed at a time; the next ones wait.
@@ -33,6 +40,8 @@ _MOST_GROWTH_KIB: Final = 400 * 1024
 _IDLE_SECONDS: Final = 900.0
 _MAX_LINE_BYTES: Final = 32 * 1024 * 1024
 _READ_SECONDS: Final = 5.0
+#: Nobody has asked for so long: time to fork ahead of the next question.
+_PAUSE_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,14 @@ def main() -> None:
     # torch looks for a folder for temporary files by writing one; let it know the answer before writing ends.
     tempfile.gettempdir()
     _set_limit(resource.RLIMIT_FSIZE, 0)
-    _serve(socket.socket(fileno=os.dup(0)))
+    _serve(socket.socket(fileno=0))
 
 
 def _serve(questions: socket.socket) -> None:
+    from gated_configs.memory.spare import Spare
+
     forks: dict[int, _Fork] = {}
+    spare: Spare | None = None
     at_start = _resident_kib()
     idle_since = time.monotonic()
     while True:
@@ -75,7 +87,11 @@ def _serve(questions: socket.socket) -> None:
         if not forks and (grown or time.monotonic() - idle_since > _IDLE_SECONDS):
             return
         wait_for = [] if grown or len(forks) >= _AT_ONCE else [questions]
-        if not select.select(wait_for, [], [], 0.02 if forks else 30.0)[0]:
+        pause = 0.02 if forks else _PAUSE_SECONDS if spare is None else 30.0
+        if not select.select(wait_for, [], [], pause)[0]:
+            if spare is None and not forks:
+                gc.freeze()
+                spare = Spare(_answer_and_end, questions)
             continue
         idle_since = time.monotonic()
         word, descriptors, _, _ = socket.recv_fds(questions, 1, 1)
@@ -83,26 +99,36 @@ def _serve(questions: socket.socket) -> None:
             questions.close()
             return
         for descriptor in descriptors:
-            _take(socket.socket(fileno=descriptor), forks)
+            if _take(socket.socket(fileno=descriptor), forks, spare):
+                spare = None
 
 
-def _take(connection: socket.socket, forks: dict[int, _Fork]) -> None:
-    """Read one question and fork for it."""
+def _take(connection: socket.socket, forks: dict[int, _Fork], spare: Spare | None) -> bool:
+    """Read one question and have a fork answer it: the spare one, if it can. False where it is none."""
     from gated_configs.memory.blueprint import import_modules
 
+    ends_at = time.monotonic() + CLOCK_SECONDS
     try:
-        config = json.loads(_line(connection))["config"]
+        question = _line(connection)
+        config = json.loads(question)["config"]
     except (OSError, ValueError, KeyError, TypeError):
         connection.close()
-        return
-    # Here rather than in the fork, so that the next config of the family need not wait for it.
+        return False
+    is_taken = spare is not None and spare.take(connection, question)
+    # For the next configs of the family; a fork that was made ahead imports them for itself at the same time.
     with contextlib.suppress(Exception):
         import_modules(config)
+    if spare is not None and is_taken:
+        forks[spare.pid] = _Fork(connection, ends_at)
+        return True
+    if spare is not None:
+        spare.end()
     gc.freeze()
     pid = os.fork()
     if pid == 0:
-        _answer_and_end(connection, config)
-    forks[pid] = _Fork(connection, time.monotonic() + _WALL_SECONDS)
+        _answer_and_end(connection, question)
+    forks[pid] = _Fork(connection, ends_at)
+    return True
 
 
 def _line(connection: socket.socket) -> bytes:
@@ -116,7 +142,7 @@ def _line(connection: socket.socket) -> bytes:
     return bytes(read)
 
 
-def _answer_and_end(connection: socket.socket, config: dict[str, Any]) -> None:
+def _answer_and_end(connection: socket.socket, question: bytes) -> NoReturn:
     status = 1
     try:
         gc.disable()  # it lives for a moment, and collecting would touch every shared page
@@ -124,9 +150,9 @@ def _answer_and_end(connection: socket.socket, config: dict[str, Any]) -> None:
         # By default the signal ends the process, in the middle of a library's C code too.
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, BUILD_SECONDS)
-        answer = json.dumps(_answer(config)).encode() + b"\n"
+        answer = json.dumps(_answer(json.loads(question)["config"])).encode() + b"\n"
         signal.setitimer(signal.ITIMER_PROF, 0)
-        connection.settimeout(_WALL_SECONDS)
+        connection.settimeout(_LONGEST_SECONDS)
         connection.sendall(answer)
         status = 0
     finally:
@@ -162,11 +188,12 @@ def _end_forks(forks: dict[int, _Fork]) -> None:
     for pid, fork in list(forks.items()):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if not ended:
-            if time.monotonic() < fork.ends_at:
+            late = time.monotonic() - fork.ends_at
+            if late < 0 or (late < _LONGEST_SECONDS and _processor_seconds(pid) < _STARVED_SECONDS):
                 continue
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            _tell(fork.connection, _limit("time"))
+            _tell(fork.connection, _limit("time", ", or try again when the machine is less busy"))
         elif os.WIFSIGNALED(status):
             # Its timer, or whatever a library does when it gets no more memory.
             _tell(fork.connection, _limit("time" if os.WTERMSIG(status) == signal.SIGPROF else "memory"))
@@ -176,16 +203,26 @@ def _end_forks(forks: dict[int, _Fork]) -> None:
         del forks[pid]
 
 
+def _processor_seconds(pid: int) -> float:
+    """What a process has used of the processor; where the system does not say, as if it were much."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as statistics:  # noqa: PTH123
+            ticks = statistics.read().rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return _STARVED_SECONDS
+
+
 def _tell(connection: socket.socket, answer: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _limit(what: str) -> dict[str, Any]:
+def _limit(what: str, otherwise: str = "") -> dict[str, Any]:
     return {
         "code": "LIMIT_EXCEEDED",
         "sentence": f"Building this config takes more {what} than a calculation may have; it was stopped."
-        " Real models stay far below: check its sizes.",
+        f" Real models stay far below: check its sizes{otherwise}.",
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from gated_configs.memory.equal_layers import equal_layers_once
 from gated_configs.memory.errors import UnsupportedArchitecture
 from gated_configs.memory.remote import Mapping, mapping_of
 
@@ -70,6 +71,8 @@ _TABLES: Final = (
 
 #: transformers 5 ties these whatever the config says; T5 1.1, Flan-T5 and mT5 are published with a head of their own.
 _T5: Final = {"t5", "mt5", "umt5", "longt5"}
+#: Families that one config may have imported ahead of its build: real ones have at most six, one could list hundreds.
+_MOST_FAMILIES: Final = 8
 #: Entries of a table that may be made for real, such as the frequencies of rotary positions.
 _SHORT_TABLE: Final = 65_536
 
@@ -145,16 +148,20 @@ def setting(config: Any, name: str) -> Any:
 
 def import_modules(config: dict[str, Any]) -> None:
     """Import the modules of a config's family and of its parts; families that are unknown are left to `draw`."""
-    try:
-        mapping = mapping_of(config)
-        family = str((mapping.config if mapping is not None else config).get("model_type"))
-        _config_class(family)
-        _modeling_module(family)
-    except (UnsupportedArchitecture, ImportError, KeyError, TypeError):
-        return
-    for part in config.values():
-        if isinstance(part, dict) and isinstance(part.get("model_type"), str):
-            import_modules(part)
+    waiting: list[Any] = [config]
+    for _ in range(_MOST_FAMILIES):
+        if not waiting:
+            return
+        part = waiting.pop(0)
+        try:
+            mapping = mapping_of(part)
+            family = str((mapping.config if mapping is not None else part).get("model_type"))
+            config_class = _config_class(family)
+            _modeling_module(family)
+        except (UnsupportedArchitecture, ImportError, KeyError, TypeError):
+            continue
+        parts = [part.get(name) for name in getattr(config_class, "sub_configs", None) or ()]
+        waiting += [each for each in parts if isinstance(each, dict) and "model_type" in each]
 
 
 def build(model_class: Any, settings: Any) -> nn.Module:
@@ -186,7 +193,7 @@ def build(model_class: Any, settings: Any) -> nn.Module:
 def _built(model_class: Any, settings: Any) -> nn.Module:
     from transformers import initialization
 
-    with torch.device("meta"), initialization.no_init_weights():
+    with torch.device("meta"), initialization.no_init_weights(), equal_layers_once():
         model: Any = model_class(settings)
         model.tie_weights()
     built: nn.Module = model

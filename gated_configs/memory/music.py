@@ -86,15 +86,16 @@ def mapped(architecture: Architecture, weight_size: float) -> Mapped:
     """What a runner on a CPU holds of the file of weights, which it maps into memory instead of reading it.
 
     Weights that keep their format are the file's own pages, and take memory once they are read. Those that are
-    converted are read whole, and their pages stay as long as some other weight still is the file's: the codec, which
-    keeps float32.
+    converted are read whole, and their pages stay as long as some other weight still is the file's. The codec keeps
+    float32 and is copied where the others are converted, so that the file is let go.
     """
     music = architecture.music
     assert music is not None
     stored = 2 if architecture.dtype in {"bf16", "fp16"} else 4
     total, codec = architecture.parameters.total, architecture.parameters.parts.get("codec", 0)
-    converted = (total - codec if stored != weight_size else 0) + (codec if stored != CODEC_BYTES else 0)
-    unread = music.unread_codec_elements * CODEC_BYTES if stored == CODEC_BYTES else 0
-    if stored == weight_size:
-        unread += music.unread_text_elements * stored
-    return Mapped(unread, converted * stored, is_kept=converted < total)
+    if stored != weight_size:
+        return Mapped(0, total * stored, is_kept=False)
+    unread = music.unread_text_elements * stored
+    if stored != CODEC_BYTES:
+        return Mapped(unread, codec * stored, is_kept=True)
+    return Mapped(unread + music.unread_codec_elements * stored, 0, is_kept=False)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from torch import nn
@@ -97,6 +99,21 @@ def take_inventory(model: nn.Module, *, tower: str | None = None, has_towers: bo
     return inventory
 
 
+def every_module(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Each module below with its path, in torch's order, and those that stand in several places once for each.
+
+    The same as `named_modules(remove_duplicate=False)`, which takes several times as long over deep models.
+    """
+    waiting = [("", root)]
+    while waiting:
+        path, module = waiting.pop()
+        yield path, module
+        prefix = f"{path}." if path else ""
+        waiting += [
+            (prefix + name, child) for name, child in reversed(module._modules.items()) if child is not None
+        ]
+
+
 def _walk(
     module: nn.Module,
     tower: str | None,
@@ -150,6 +167,7 @@ def _tower_of(name: str, module: nn.Module) -> str | None:
     return "vision" if _VISION.search(name) else None
 
 
+@lru_cache(maxsize=4096)
 def _part_of_module(name: str, kind: str, part: str | None, parent_kind: str) -> str | None:
     """The part a module belongs to, given the part it stands in."""
     if _NORM.search(kind):

@@ -15,7 +15,12 @@ from torch import nn
 from gated_configs.memory.architecture import LayerState
 
 
-def recurrent_state(module: nn.Module, config: Any) -> LayerState | None:
+def is_recurrent(module: nn.Module) -> bool:
+    """Whether the module is a mixer that keeps a state of its own."""
+    return _reader_of(type(module).__name__) is not None
+
+
+def recurrent_state(module: nn.Module) -> LayerState | None:
     """What a recurrent mixer keeps per sequence, or None where the module is none."""
     name = type(module).__name__
     reader = _reader_of(name)

@@ -17,7 +17,8 @@ from torch import nn
 from gated_configs.memory.architecture import LayerState
 from gated_configs.memory.blueprint import Blueprint, setting
 from gated_configs.memory.errors import UnsupportedArchitecture
-from gated_configs.memory.recurrent import recurrent_state
+from gated_configs.memory.parts import every_module
+from gated_configs.memory.recurrent import is_recurrent, recurrent_state
 
 _CROSS: Final = re.compile(r"encoder_attn|EncDecAttention|cross_?attn|cross_?attention|encoder_decoder_attn")
 _SEPARATE: Final = (("k_proj", "v_proj"), ("key", "value"), ("k", "v"), ("k_lin", "v_lin"), ("wk", "wv"))
@@ -59,9 +60,9 @@ def attentions(stack: nn.Module, config: Any) -> list[Attention]:
     found = []
     modules = [
         (path, module)
-        for path, module in stack.named_modules(remove_duplicate=False)
+        for path, module in every_module(stack)
         # An attention has projections: what has no parts is none, and most modules have none.
-        if module._modules and recurrent_state(module, None) is None
+        if module._modules and not is_recurrent(module)
     ]
     uses = Counter(id(module) for _, module in modules)
     for path, module in modules:
@@ -109,7 +110,7 @@ def layer_states(blueprint: Blueprint) -> tuple[LayerState, ...]:
     looks = _looks(config)
     states: dict[int, LayerState] = {}
     for layer, module in _recurrent_modules(stack):
-        state = recurrent_state(module, config)
+        state = recurrent_state(module)
         if state is not None:
             states[layer] = _joined(states.get(layer), replace(state, layers=(layer,)))
     for attention in attentions(stack, config):
@@ -262,8 +263,10 @@ def _number_in(path: str) -> int:
 
 
 def _recurrent_modules(stack: nn.Module) -> Iterator[tuple[int, nn.Module]]:
-    for path, module in stack.named_modules():
-        if recurrent_state(module, None) is not None:
+    seen: set[int] = set()
+    for path, module in every_module(stack):
+        if is_recurrent(module) and id(module) not in seen:
+            seen.add(id(module))
             yield _layer_of(path, module), module
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from gated_configs.memory.architecture import Count, Matrix, Quantisation
-from gated_configs.memory.parts import take_inventory
+from gated_configs.memory.parts import every_module, take_inventory
 
 
 def written_out_ties(model: nn.Module) -> int:
@@ -81,7 +81,7 @@ def _layers_of(model: nn.Module) -> nn.ModuleList | None:
     """The longest list of layers of the part that generates."""
     getter: Any = getattr(model, "get_decoder", None)
     decoder: nn.Module = getter() if getter is not None else model
-    lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
+    lists = [module for _, module in every_module(decoder) if isinstance(module, nn.ModuleList)]
     return max(lists, key=len, default=None)
 
 

@@ -5,6 +5,7 @@ The address alone reproduces the page, so it holds only what was really chosen.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 from django.urls import reverse
 
-from gated_configs.services.questions import InvalidQuestion, Question
+from gated_configs.memory import WEIGHT_FORMATS, find_card
+from gated_configs.memory.dtypes import format_name
+from gated_configs.services.questions import THIS_MACHINE, InvalidQuestion, Question
 
 ACTIONS: Final = ("calculate", "analyse", "compare")
 #: Options of the form, in the order of the address.
@@ -111,7 +114,7 @@ def asked_in(sent: QueryDict) -> Asked:
     if action == "compare":
         typed = [part for text in typed for part in _BETWEEN_MODELS.split(text)]
     models = tuple(dict.fromkeys(text for text in typed if text))
-    options = {name: _clean(sent.get(name, ""), MAX_OPTION_CHARACTERS) for name in OPTIONS}
+    options = {name: _listed(name, _clean(sent.get(name, ""), MAX_OPTION_CHARACTERS)) for name in OPTIONS}
     asked = Asked(
         action=action if action in ACTIONS and models else "",
         models=models[:MAX_MODELS],
@@ -120,6 +123,16 @@ def asked_in(sent: QueryDict) -> Asked:
     if asked.action in ("calculate", "analyse"):
         asked = replace(asked, models=(asked.model,))
     return asked.changed(panel=asked.panel, options=options)
+
+
+def _listed(name: str, text: str) -> str:
+    """A card or format by the name that the form's lists give it; what they do not have is refused later, by name."""
+    with contextlib.suppress(ValueError):
+        if name == "gpu" and text and text != THIS_MACHINE:
+            return find_card(text).slug
+        if name.endswith("precision") and text:
+            return format_name(text, WEIGHT_FORMATS)
+    return text
 
 
 def _clean(text: str, most: int) -> str:
@@ -156,7 +169,7 @@ def _whole(name: str, noun: str, text: str) -> int:
     """ "8192", "8,192", "8 192" and "8k" are the same number."""
     found = _WHOLE.fullmatch(_SEPARATORS.sub("", text).replace(",", ""))
     if found is None:
-        raise InvalidQuestion(name, f"{noun} is a whole number, such as 8 or 8192.")
+        raise InvalidQuestion(name, f"{noun} is a whole number of 1 or more, such as 8 or 8192.")
     return int(found[1]) * (1024 if found[2] else 1)
 
 

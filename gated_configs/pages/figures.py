@@ -11,6 +11,7 @@ from gated_configs.memory import Architecture, estimate, fit_on
 from gated_configs.pages.asked import Asked
 from gated_configs.pages.bars import Bar, memory_bar
 from gated_configs.pages.cards import SIGNS, WORDS, CardLine, bare_name, card_lines, near_and_far
+from gated_configs.pages.heading import Heading
 from gated_configs.pages.layers import Layers, layers_of
 from gated_configs.pages.source import SourceLine
 from gated_configs.pages.units import (
@@ -108,15 +109,9 @@ class CountLine:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Figures(Heading):
     """The page of one calculation."""
 
-    model_id: str
-    model_page: str
-    words: tuple[str, ...]
-    verdict: str
-    sign: str
-    headline: str
     bar: Bar
     parts: tuple[BreakdownRow, ...]
     total: BreakdownRow

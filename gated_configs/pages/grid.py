@@ -8,6 +8,7 @@ from typing import Final
 from gated_configs.memory import Card, fit_on
 from gated_configs.pages.asked import Asked
 from gated_configs.pages.cards import SIGNS, WORDS
+from gated_configs.pages.heading import Heading
 from gated_configs.pages.source import SourceLine
 from gated_configs.pages.units import (
     card_title,
@@ -59,15 +60,9 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Heading):
     """The page of one analysis."""
 
-    model_id: str
-    model_page: str
-    words: tuple[str, ...]
-    verdict: str
-    sign: str
-    headline: str
     caption: str
     rows_name: str
     columns_name: str

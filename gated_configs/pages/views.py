@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -9,6 +10,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from gated_configs.memory import CalculatorUnavailable, shared_calculator
 from gated_configs.pages.answers import Answer, answer
 from gated_configs.pages.asked import Asked, asked_in
 from gated_configs.pages.form import form_of
@@ -20,6 +22,9 @@ _TITLES = {"calculate": "Memory of {}", "analyse": "Memory grid of {}", "compare
 @require_safe
 def memory_page(request: HttpRequest) -> HttpResponse:
     """The page; with an action in the address, its result. `format=csv` downloads the result."""
+    # Its libraries take two seconds to import: whoever opens the page will ask.
+    with contextlib.suppress(CalculatorUnavailable):
+        shared_calculator().warm_up()
     asked = asked_in(request.GET)
     as_csv = request.GET.get("format") == "csv"
     done = answer(user=request.user, asked=asked, as_csv=as_csv)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -110,6 +111,8 @@ def _load_checkpoint(
     _check_parts(network, name)
     tokenizer = _read_tokenizer(folder, name)
     network.requires_grad_(False).eval().to(chosen_device)
+    if chosen_device.type == "cpu" and chosen_dtype != torch.float32:
+        _detach_from_file(network.audio_encoder)
     codec = network.config.audio_encoder
     return LoadedModel(
         network=network,
@@ -256,6 +259,12 @@ def _read_weights(
             message = f"{name} lacks {len(keys)} of its weights or has them misshapen. Fetch it again."
             raise EngineError(CHECKPOINT_CORRUPT, message, f"{what}: {', '.join(keys[:8])}")
     return network
+
+
+def _detach_from_file(module: nn.Module) -> None:
+    """Give a module memory of its own: as part of the mapped file it would keep all pages that were read for the rest."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 class _CountedBar:

@@ -14,6 +14,7 @@ from django.http import QueryDict
 from django.test import Client
 from django.utils.html import strip_tags
 
+from gated_configs.memory import shared_calculator
 from gated_configs.models import UserModelConfig
 from gated_configs.pages.asked import asked_in
 from gated_configs.services import questions, submission
@@ -60,6 +61,20 @@ def test_empty_page_offers_the_musicgen_models(client: Client) -> None:
     assert answer.status_code == 200
     assert "Will it fit?" in words(answer)
     assert 'href="/memory/?action=calculate&amp;model=facebook/musicgen-small"' in answer.content.decode()
+
+
+def test_opening_the_page_starts_the_calculator(client: Client) -> None:
+    shared_calculator().close()
+    ask(client, "")
+    assert shared_calculator().process_id is not None
+
+
+def test_page_opens_where_the_calculator_cannot_be_started(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_calculator().close()
+    monkeypatch.setattr("gated_configs.memory.child.sys.executable", "/no/such/python")
+    assert ask(client, "").status_code == 200
 
 
 def test_calculate_says_the_sentence_the_parts_and_the_parameters(client: Client) -> None:
@@ -141,6 +156,22 @@ def test_every_option_survives_the_round_trip_through_the_address() -> None:
     asked = asked_in(QueryDict(sent))
     assert asked.address == f"/memory/?{sent}"
     assert asked_in(QueryDict(asked.address.partition("?")[2])) == asked
+
+
+def test_names_are_those_of_the_lists_whatever_was_typed() -> None:
+    asked = asked_in(
+        QueryDict("action=calculate&model=a&gpu=H100%2080GB&precision=bfloat16&cache_precision=FP8")
+    )
+    assert (asked.options["gpu"], asked.options["precision"]) == ("h100", "bf16")
+    assert asked.options["cache_precision"] == "fp8"
+    assert asked_in(QueryDict("action=calculate&model=a&gpu=abacus")).options["gpu"] == "abacus"
+
+
+@pytest.mark.parametrize("typed", ["-1", "0", "1.5", "a few"])
+def test_batch_that_is_none_is_refused_at_its_field(client: Client, typed: str) -> None:
+    answer = ask(client, f"?action=calculate&model=musicgen-small&batch_size={typed}")
+    assert answer.status_code == 400
+    assert "1" in answer.content.decode().split('id="id_batch_size_error"')[1].split("</p>")[0]
 
 
 def test_csv_has_whole_bytes_and_no_formula(client: Client, fake: FakeHub) -> None:

@@ -18,9 +18,11 @@ This page is written by `python -m tests.memory.accuracy` from the data of the t
 date. Every row is computed anew in each test run.
 
 *Parameters* is what the calculator reports first. *Published* is the count of the named source. Where the two count
-different things, the last column names the calculator's own count that equals the published one. *Cache* is the bytes
-that one more token adds to one sequence in bfloat16, while every window has room. Counts marked "from memory" were
-remembered and not looked up again; they prove less than the others.
+different things, *equal as* names the calculator's own count that equals the published one. *Cache* is the bytes
+that one more token adds to one sequence in bfloat16, while every window has room. Counts "looked up" on a date were
+found in public files and saved answers of the hub by searching for them; the row says in which, and where the excerpt
+does not name the model. Counts marked "unverified" were looked for and not found: the calculator's own figure, which
+proves nothing but that it has not changed.
 
 Beside these, {dwarfs} small models of as many kinds are really built and run in the tests: the bytes of their weights
 and of their caches equal the predicted ones exactly, in float32 and in bfloat16.
@@ -36,10 +38,9 @@ shapes with random weights, and reads the most memory that the kernel saw it hol
 makes such a take itself with a smaller checkpoint in both dtypes. No GPU was at hand: figures of cards are not measured.
 
 Four things decide a CPU's peak, beside weights and cache. The weights are a mapped file: the codec's encoder and the
-table of text embeddings are never read and take nothing. A float32 file that is converted to bfloat16 is read whole, and
-its pages stay because the codec, which keeps float32, still uses the file: on a CPU bfloat16 needs more than float32, of
-which the system can take the file's pages back. The codec's last stage decodes a whole take at once. And the process
-with its libraries takes 350 MB.
+table of text embeddings are never read and take nothing. A float32 file that is converted to bfloat16 is read whole, so
+that loading needs both at once: on a CPU bfloat16 peaks above float32, and holds half of it afterwards, when the file
+has been let go. The codec's last stage decodes a whole take at once. And the process with its libraries takes 350 MB.
 """
 
 

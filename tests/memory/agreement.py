@@ -1,6 +1,6 @@
 """Measures peaks of the runner beside predicted ones: `python -m tests.memory.agreement FOLDER [CASE ...]`.
 
-FOLDER keeps the checkpoints it makes (5 GB). Results go to tests/data/memory_peaks.json and from there into
+FOLDER keeps the checkpoints it makes (13 GB). Results go to tests/data/memory_peaks.json and from there into
 docs/accuracy.md. Thirty seconds of music take minutes on a CPU.
 """
 
@@ -47,6 +47,8 @@ CASES: Final = (
     Case("musicgen-stereo-small", 5),
     Case("musicgen-small", 10),
     Case("musicgen-small", 30),
+    Case("musicgen-medium", 1),
+    Case("musicgen-medium", 1, dtype="bfloat16"),
 )
 
 

@@ -31,8 +31,6 @@ EncodecFeatureExtractor(
     feature_size=config.decoder.audio_channels, sampling_rate=config.audio_encoder.sampling_rate
 ).save_pretrained(folder)
 """
-#: What numbers the weights hold makes no difference to memory, nor does the tokenizer.
-_TOKENIZER: Final = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Peak:
 
 
 def make_checkpoint(folder: Path, config: dict[str, Any]) -> Path:
-    """Write a checkpoint of that config with random weights, where it is not there yet."""
-    if not (folder / "tokenizer.json").is_file():
+    """Write a checkpoint of that config, where it is not there yet. Random weights: their numbers take no less memory."""
+    if not (folder / "preprocessor_config.json").is_file():  # it is written last
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-c", _BUILD, str(folder), json.dumps(config)], check=True, cwd=_ROOT)
     return folder

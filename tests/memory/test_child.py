@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from gated_configs.memory import Calculator, CalculatorError, CalculatorUnavailable, LimitExceeded, child
+from gated_configs.memory import __main__ as process
 from tests.memory.conftest import sample_config
 
 
@@ -25,6 +31,16 @@ def calculator() -> Iterator[Calculator]:
     calculator.close()
 
 
+#: A process that uses so many seconds of the processor, says so, and then waits.
+BUSY_THEN_WAITS = """
+import sys, time
+while time.process_time() < float(sys.argv[1]):
+    pass
+print(flush=True)
+time.sleep(60)
+"""
+#: Where the library has a folder for each family.
+MODELS = Path(find_spec("transformers").submodule_search_locations[0]) / "models"  # type: ignore[union-attr, index]
 #: Passes the ranges and is too much all the same: millions of modules.
 ENDLESS: dict[str, Any] = {
     "model_type": "nllb-moe",
@@ -55,14 +71,55 @@ def test_the_same_config_again_takes_no_time(calculator: Calculator) -> None:
     assert again is first
 
 
-def test_another_model_is_quick(calculator: Calculator) -> None:
-    config = sample_config("llama-3.1-405b")
+@pytest.mark.parametrize("name", ["llama-3.1-405b", "musicgen-small", "qwen3-30b-a3b"])
+def test_another_model_is_quick(calculator: Calculator, name: str) -> None:
+    config = sample_config(name)
+    calculator.describe(config)
     laps = []
     for number in range(4):
         before = _processor_seconds(calculator)
-        calculator.describe({**config, "vocab_size": 128_256 + number})
+        calculator.describe({**config, "again": number})
         laps.append(_processor_seconds(calculator) - before)
-    assert min(laps) < 0.25
+    # With the practice of the fork that waits for the next. The least, since a busy machine is slower by the processor
+    # too; the time on the clock is what `manage.py benchmark memory` prints.
+    assert min(laps) < 0.2
+
+
+def test_a_fork_that_was_ready_answers(calculator: Calculator) -> None:
+    ready = _spare(calculator)
+    ready.suspend()
+    asking, refused = _ask_aside(calculator, {**sample_config("llama-3-8b"), "vocab_size": 4000})
+    asking.join(0.3)
+    assert asking.is_alive(), "the question waits for it"
+    ready.resume()
+    asking.join()
+    assert not refused
+    assert _spare(calculator).pid != ready.pid, "it answers once"
+
+
+def test_a_fork_that_ended_is_not_waited_for(calculator: Calculator) -> None:
+    ready = _spare(calculator)
+    ready.kill()
+    while ready.is_running() and ready.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    calculator.describe({**sample_config("llama-3-8b"), "vocab_size": 4001})
+    assert _spare(calculator).pid != ready.pid
+
+
+def test_a_question_too_long_to_hand_over_gets_a_fork_of_its_own(calculator: Calculator) -> None:
+    ready = _spare(calculator)
+    ready.suspend()
+    calculator.describe({**sample_config("llama-3-8b"), "remark": "long " * 20_000})
+    assert _spare(calculator).pid != ready.pid
+
+
+def test_a_config_cannot_have_hundreds_of_families_imported(calculator: Calculator) -> None:
+    families = [path.stem for path in MODELS.iterdir() if path.is_dir()]
+    before = _processor_seconds(calculator)
+    listing = {f"part_{name}": {"model_type": name} for name in families}
+    assert len(listing) > 300
+    calculator.describe({**sample_config("llama-3-8b"), **listing})
+    assert _processor_seconds(calculator) - before < 1
 
 
 def test_a_killed_child_is_replaced(calculator: Calculator) -> None:
@@ -93,45 +150,49 @@ def test_a_killed_child_is_replaced(calculator: Calculator) -> None:
 )
 def test_a_config_that_builds_for_ever_is_stopped(calculator: Calculator, config: dict[str, Any]) -> None:
     pid = calculator.process_id
-    before = _processor_seconds(calculator)
+    before, started = _processor_seconds(calculator), time.perf_counter()
     with pytest.raises(LimitExceeded, match="more time than a calculation may have"):
         calculator.describe({**config, "again": before})
-    assert _processor_seconds(calculator) - before < 2
+    took, spent = time.perf_counter() - started, _processor_seconds(calculator) - before
+    assert spent < 2
+    assert took < 2 or spent / took < 0.5, (
+        "in two seconds, unless the machine gave it less than half a processor"
+    )
     assert calculator.process_id == pid, "it harms nobody else's question"
     assert calculator.describe(sample_config("qwen3-0.6b")).parameters.total == 596_049_920
 
 
+@pytest.mark.parametrize(("used", "is_ended"), [(0.4, True), (0.0, False)])
+def test_the_clock_ends_what_had_the_processor(used: float, is_ended: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen([sys.executable, "-c", BUSY_THEN_WAITS, str(used)], stdout=subprocess.PIPE) as busy:
+        assert busy.stdout is not None
+        busy.stdout.readline()
+        forks = {busy.pid: process._Fork(theirs, time.monotonic() - 0.01)}
+        process._end_forks(forks)
+        assert (not forks) is is_ended
+        busy.kill()
+    ours.settimeout(0)
+    if is_ended:
+        assert b"try again when the machine is less busy" in ours.recv(1 << 16)
+    else:
+        theirs.close()
+    ours.close()
+
+
 def test_nobody_waits_behind_a_slow_config(calculator: Calculator) -> None:
-    order: list[str] = []
-
-    def ask_slowly() -> None:
-        with pytest.raises(LimitExceeded):
-            calculator.describe({**ENDLESS, "beside": 1})
-        order.append("slow")
-
-    calculator.describe(
-        {**ENDLESS, "model_type": "nllb-moe", "encoder_layers": 1, "decoder_layers": 1, "num_experts": 2}
-    )
-    slow = threading.Thread(target=ask_slowly)
-    slow.start()
+    _spare(calculator)
+    asking, refused = _ask_aside(calculator, {**ENDLESS, "beside": 1})
     assert _forks(calculator)
     calculator.describe({**sample_config("llama-3-8b"), "vocab_size": 2000})
-    order.append("quick")
-    slow.join()
-    assert order == ["quick", "slow"]
+    assert not refused, "the quick one was answered first"
+    asking.join()
+    assert isinstance(refused[0], LimitExceeded)
 
 
 def test_a_killed_computation_is_a_limit_and_harms_no_other(calculator: Calculator) -> None:
-    refused: list[CalculatorError] = []
-
-    def ask() -> None:
-        try:
-            calculator.describe({**ENDLESS, "killed": 1})
-        except CalculatorError as error:
-            refused.append(error)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
+    _spare(calculator)
+    asking, refused = _ask_aside(calculator, {**ENDLESS, "killed": 1})
     for fork in _forks(calculator):
         fork.kill()
     asking.join()
@@ -141,15 +202,43 @@ def test_a_killed_computation_is_a_limit_and_harms_no_other(calculator: Calculat
     assert calculator.describe({**sample_config("llama-3-8b"), "vocab_size": 3000}).parameters.total > 0
 
 
+def _ask_aside(
+    calculator: Calculator, config: dict[str, Any]
+) -> tuple[threading.Thread, list[CalculatorError]]:
+    """A thread that asks, and where the refusal will be."""
+    refused: list[CalculatorError] = []
+
+    def ask() -> None:
+        try:
+            calculator.describe(config)
+        except CalculatorError as error:
+            refused.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    return asking, refused
+
+
 def _forks(calculator: Calculator) -> list[psutil.Process]:
-    """The computations that run, once there is one."""
+    """The computations that run, once there is one. Only after `_spare`, which practises before it waits."""
+    process = psutil.Process(calculator.process_id)
+    for _ in range(3000):
+        forks = [fork for fork in process.children() if fork.status() == psutil.STATUS_RUNNING]
+        if forks:
+            return forks
+        time.sleep(0.005)
+    pytest.fail("nothing is computed")
+
+
+def _spare(calculator: Calculator) -> psutil.Process:
+    """The fork that waits for a question, once it does."""
     process = psutil.Process(calculator.process_id)
     for _ in range(3000):
         forks: list[psutil.Process] = process.children()
-        if forks:
-            return forks
+        if len(forks) == 1 and forks[0].status() == psutil.STATUS_SLEEPING:
+            return forks[0]
         time.sleep(0.01)
-    pytest.fail("nothing is computed")
+    pytest.fail("no fork is ready")
 
 
 def test_the_first_answer_may_take_as_long_as_starting_does(monkeypatch: pytest.MonkeyPatch) -> None:
