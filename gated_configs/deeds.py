@@ -14,6 +14,11 @@ from django.dispatch import Signal
 deed_done: Final = Signal()
 
 
-def tell_deed(action: str, thing: Model | None = None, *, by: Any = None, detail: str = "") -> None:
-    """Tell that `action` ("adapter.imported") was done to `thing`; `by` is the person, where the service knows."""
-    deed_done.send(sender=None, action=action, thing=thing, by=by, detail=detail)
+def tell_deed(
+    action: str, thing: Model | None = None, *, by: Any = None, detail: str = "", way: str = ""
+) -> None:
+    """Tell that `action` ("adapter.imported") was done to `thing`; `by` is the person, where the service knows.
+
+    `way` is for what the studio does by itself; else who listens tells it from the request in hand.
+    """
+    deed_done.send(sender=None, action=action, thing=thing, by=by, detail=detail, way=way)

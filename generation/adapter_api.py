@@ -36,7 +36,7 @@ def adapter_delete(request: HttpRequest, adapter_id: int) -> Any:
 
 @router.post(
     "/{int:adapter_id}/trials",
-    response={202: TrialOut, 400: ErrorOut, 404: ErrorOut, 413: ErrorOut, 429: ErrorOut},
+    response={202: TrialOut, 400: ErrorOut, 404: ErrorOut, 413: ErrorOut, 429: ErrorOut, 507: ErrorOut},
     operation_id="create_trial",
 )
 def trial_create(request: HttpRequest, adapter_id: int, wanted: TrialIn) -> Any:

@@ -16,7 +16,7 @@ from ninja.parser import Parser
 
 from adapters import api as adapters_api
 from gated_configs import api as memory_api
-from generation import adapter_api, audio_files, cards, switch_api
+from generation import adapter_api, audio_files, cards, storage_api, switch_api
 from generation.api_schemas import (
     ErrorOut,
     GenerationIn,
@@ -31,7 +31,7 @@ from generation.audio_response import audio_response
 from generation.models import Job, Take
 from generation.services import jobs, models, submission, takes
 from generation.services.job_adapters import AdapterWish
-from generation.services.refusals import GenerationRefused, QuotaReached
+from generation.services.refusals import GenerationRefused, QuotaReached, StorageFull
 from generation.services.submission import GenerationRequest
 from generation.version import VERSION
 from registry.services import ModelNotFound, ModelNotPlayable, SwitchUnderWay, get_model_config
@@ -86,7 +86,7 @@ memory_api.register_refusals(api, _refuse)
 @api.exception_handler(GenerationRefused)
 def _generation_refused(request: HttpRequest, refused: GenerationRefused) -> HttpResponse:
     errors = {_api_name(name): refusal.message for name, refusal in refused.refusals.items()}
-    status = 429 if isinstance(refused, QuotaReached) else 400
+    status = 429 if isinstance(refused, QuotaReached) else 507 if isinstance(refused, StorageFull) else 400
     facts = {name: _finite(value) for name, value in refused.first.facts.items()}
     return _refuse(request, status, str(refused), refused.first.code, **{**facts, "errors": errors})
 
@@ -202,6 +202,7 @@ api.add_router("/models", models_router)
 
 api.add_router("/adapters", adapters_api.router)
 api.add_router("/trials", adapter_api.trials_router)
+api.add_router("/storage", storage_api.router)
 
 
 # Generations.
@@ -209,7 +210,7 @@ api.add_router("/trials", adapter_api.trials_router)
 
 @api.post(
     "/generations",
-    response={202: GenerationOut, 400: ErrorOut, 413: ErrorOut, 429: ErrorOut},
+    response={202: GenerationOut, 400: ErrorOut, 413: ErrorOut, 429: ErrorOut, 507: ErrorOut},
     tags=["generations"],
     operation_id="create_generation",
 )
@@ -316,15 +317,17 @@ def take_audio(
         wanted = audio_files.audio_format(format)
     except audio_files.UnknownFormat as problem:
         return _refuse(request, 400, str(problem), "UNKNOWN_FORMAT", formats=list(audio_files.FORMATS))
-    path = takes.file_in_format(take, wanted)
     name = slugify(take.display_title)[:60].strip("-") or "take"
-    return audio_response(
-        request,
-        path,
-        media_type=wanted.media_type,
-        entity_tag=f"{take.sha256[:32]}-{wanted.name}",
-        download_name=f"{name}-{take.pk}.{wanted.name}" if download else "",
-    )
+    try:
+        return audio_response(
+            request,
+            takes.file_in_format(take, wanted),
+            media_type=wanted.media_type,
+            entity_tag=f"{take.sha256[:32]}-{wanted.name}",
+            download_name=f"{name}-{take.pk}.{wanted.name}" if download else "",
+        )
+    except FileNotFoundError as gone:  # removed since we looked, by who deleted it or by a rule
+        raise takes.TakeFileMissing(take) from gone
 
 
 def _job_for_user(request: HttpRequest, job_id: int) -> Job:

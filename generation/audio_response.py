@@ -6,10 +6,12 @@ Django's FileResponse ignores ranges and reads the whole file under ASGI; player
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import quote
 
 from django.http import (
@@ -53,8 +55,22 @@ def parse_range(header: str, size_bytes: int) -> tuple[int, int] | None:
 def audio_response(
     request: HttpRequest, path: Path, *, media_type: str, entity_tag: str, download_name: str = ""
 ) -> HttpResponseBase:
-    """200, 206, 304 or 416 for a file. Takes never change, so browsers may keep them; `download_name` saves it."""
-    size_bytes = path.stat().st_size
+    """200, 206, 304 or 416 for a file. Takes never change, so browsers may keep them; `download_name` saves it.
+
+    Raises FileNotFoundError. Once it has answered, the file may be removed: it is open and read to its end.
+    """
+    file = path.open("rb")
+    part = _Part(file, os.fstat(file.fileno()).st_size)
+    response = _answer(request, part, media_type, entity_tag, download_name)
+    if not response.streaming:
+        part.close()
+    return response
+
+
+def _answer(
+    request: HttpRequest, part: _Part, media_type: str, entity_tag: str, download_name: str
+) -> HttpResponseBase:
+    size_bytes = part.length
     tag = f'"{entity_tag}"'
     headers = {
         "Accept-Ranges": "bytes",
@@ -78,9 +94,8 @@ def audio_response(
     status = 206 if wanted else 200
     if request.method == "HEAD":
         return HttpResponse(status=status, headers=headers, content_type=media_type)
-    return StreamingHttpResponse(
-        _read(path, start, end), status=status, headers=headers, content_type=media_type
-    )
+    part.start, part.length = start, end - start + 1
+    return StreamingHttpResponse(part, status=status, headers=headers, content_type=media_type)
 
 
 def _names(header: str, tag: str) -> bool:
@@ -88,10 +103,20 @@ def _names(header: str, tag: str) -> bool:
     return any(name.strip().removeprefix("W/") in (tag, "*") for name in header.split(","))
 
 
-async def _read(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
-    with await asyncio.to_thread(path.open, "rb") as file:
-        file.seek(start)
-        left = end - start + 1
-        while left > 0 and (chunk := await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))):
+@dataclass
+class _Part:
+    """Bytes of an open file, chunk by chunk. Django closes it with the response, read or not."""
+
+    file: BinaryIO
+    length: int
+    start: int = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await asyncio.to_thread(self.file.seek, self.start)
+        left = self.length
+        while left > 0 and (chunk := await asyncio.to_thread(self.file.read, min(CHUNK_BYTES, left))):
             left -= len(chunk)
             yield chunk
+
+    def close(self) -> None:
+        self.file.close()

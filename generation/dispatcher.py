@@ -27,7 +27,7 @@ from generation.models import EngineHost, Job
 from generation.proof_run import IdleProofs
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, Runner, RunnerDied
-from generation.services import adapters, hosts, jobs, takes
+from generation.services import adapters, hosts, jobs
 from generation.switch_run import SwitchRun
 from registry.downloads import DownloadFailed
 from registry.events import EngineChanged, send
@@ -344,7 +344,6 @@ class Dispatcher:
         jobs.recover_jobs(self.host)
         # Another host may have taken our row away; that we live we know better.
         switches.recover_switches(is_alive=lambda name: name == self.host or hosts.is_alive(name))
-        takes.purge_deleted_takes()
         adapters.remove_deleted_weights()
 
     def _beat(self) -> None:

@@ -5,13 +5,15 @@ A view reads the form, calls one service, and answers with a page or the partial
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -26,6 +28,7 @@ from generation.model_limits import limits_context
 from generation.models import Job, Take
 from generation.services import jobs, parameters, submission, takes
 from generation.services.refusals import GenerationRefused
+from generation.services.storage import storage_of
 from registry.models import ModelConfig
 from registry.services import NoActiveModel, get_active_model
 
@@ -41,6 +44,13 @@ def _get_job_for_user(request: HttpRequest, pk: int) -> Job:
 
 def _get_take_for_user(request: HttpRequest, pk: int) -> Take:
     return get_object_or_404(Take.objects.for_user(request.user), pk=pk)
+
+
+def _changed(change: Callable[[Take], Take], take: Take) -> Take:
+    try:
+        return change(take)
+    except takes.TakeGone as gone:  # as for who comes a moment later
+        raise Http404(str(gone)) from None
 
 
 def _is_htmx(request: HttpRequest) -> bool:
@@ -237,17 +247,19 @@ def library(request: HttpRequest) -> HttpResponse:
         "adapters": list(Adapter.objects.filter(pk__in=mine.values("job__adapters__adapter"))),
         "filters_query": f"{urlencode(set_filters)}&" if set_filters else "",
         "total": page.paginator.count,
+        "storage": storage_of(request.user),
+        "keep_days": settings.STUDIO.keep_takes_days,
     }
-    partial = _is_htmx(request) and request.headers.get("HX-Target") == "library-results"
+    is_part = _is_htmx(request) and request.headers.get("HX-Target") == "library-results"
     return render(
-        request, "generation/_library_results.html" if partial else "generation/library.html", context
+        request, "generation/_library_results.html" if is_part else "generation/library.html", context
     )
 
 
 @require_POST
 def take_favourite(request: HttpRequest, pk: int) -> HttpResponse:
     """Mark or unmark."""
-    return _take_answer(request, takes.toggle_favourite(_get_take_for_user(request, pk)))
+    return _take_answer(request, _changed(takes.toggle_favourite, _get_take_for_user(request, pk)))
 
 
 @require_POST
@@ -255,7 +267,7 @@ def take_rename(request: HttpRequest, pk: int) -> HttpResponse:
     """Give a take a title; an empty one brings its prompt back."""
     take = _get_take_for_user(request, pk)
     try:
-        takes.rename_take(take, request.POST.get("title", ""))
+        _changed(partial(takes.rename_take, title=request.POST.get("title", "")), take)
     except takes.TitleRefused as refused:
         return _refused_answer(request, str(refused))
     return _take_answer(request, take)
@@ -264,7 +276,7 @@ def take_rename(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def take_delete(request: HttpRequest, pk: int) -> HttpResponse:
     """Out of the library, with a way back."""
-    take = takes.delete_take(_get_take_for_user(request, pk))
+    take = _changed(takes.delete_take, _get_take_for_user(request, pk))
     undo_url = reverse("generation:take-restore", args=[take.pk])
     message = f"Deleted “{take.display_title[:60]}”."
     if not _is_htmx(request):
@@ -276,7 +288,7 @@ def take_delete(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def take_restore(request: HttpRequest, pk: int) -> HttpResponse:
     """Bring a deleted take back."""
-    return _take_answer(request, takes.restore_take(_get_take_for_user(request, pk)))
+    return _take_answer(request, _changed(takes.restore_take, _get_take_for_user(request, pk)))
 
 
 def _take_answer(request: HttpRequest, take: Take) -> HttpResponse:

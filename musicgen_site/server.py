@@ -1,4 +1,4 @@
-"""The web server: daphne, told where it listens, with the engine's worker on the same loop."""
+"""The web server: daphne, told where it listens, with the engine's worker and the housekeeper on the same loop."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from twisted.internet import defer, reactor
 from twisted.python.failure import Failure
 
 from generation.engine_worker import EngineWorker
+from generation.housekeeper import Housekeeper
 from musicgen_site.request_bodies import BODY, BodyOnDisk, BodyOnDiskFactory, with_bodies_from_disk
 
 # daphne 4.2.3 has no other way to choose the class of its requests.
@@ -28,7 +29,10 @@ CLOSE_BOUND = 3.0
 
 
 class StudioServer(Server):
-    """daphne's server, with a shutdown that cannot fail and a word when it listens."""
+    """daphne's server, with a shutdown that cannot fail and a word when it listens.
+
+    On its loop works the housekeeper, and the engine where there is one.
+    """
 
     def __init__(
         self,
@@ -37,11 +41,14 @@ class StudioServer(Server):
         host: str,
         port: int,
         worker: EngineWorker | None,
+        housekeeper: Housekeeper,
         on_listening: Callable[[str, int], None],
     ) -> None:
         self._worker = worker
+        self._housekeeper = housekeeper
         self._on_listening = on_listening
         self._listening: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self.failure = ""
         super().__init__(
             with_bodies_from_disk(application),
@@ -50,7 +57,7 @@ class StudioServer(Server):
             http_timeout=None,
             application_close_timeout=5,
             server_name="MusicGen Studio",
-            ready_callable=self._start_engine,
+            ready_callable=self._start_work,
         )
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
@@ -59,25 +66,29 @@ class StudioServer(Server):
             scope[BODY] = protocol.body
         return super().create_application(protocol, scope)
 
-    def _start_engine(self) -> None:
-        if self._worker is None:
-            return
+    def _start_work(self) -> None:
         # daphne makes the reactor's loop the current one just before it calls this.
         loop = reactor._asyncioEventloop
-        self._listening = loop.create_task(self._worker.listen())
-        self._listening.add_done_callback(self._engine_ended)
+        self._keeping = loop.create_task(self._housekeeper.run(), name="housekeeper")
+        if self._worker is not None:
+            self._listening = loop.create_task(self._worker.listen())
+            self._listening.add_done_callback(self._engine_ended)
         # Twisted takes a phase and an event here; its annotation knows only functions.
-        reactor.addSystemEventTrigger("before", "shutdown", self._stop_engine)  # type: ignore[arg-type]
+        reactor.addSystemEventTrigger("before", "shutdown", self._stop_work)  # type: ignore[arg-type]
 
     def _engine_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             logger.error("the engine's worker ended", exc_info=task.exception())
 
-    def _stop_engine(self) -> defer.Deferred[None]:
-        assert self._worker is not None
-        assert self._listening is not None
-        stopping = asyncio.ensure_future(self._worker.stop(self._listening))
-        return defer.Deferred.fromFuture(stopping)
+    def _stop_work(self) -> defer.Deferred[Any]:
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._work_stopped()))
+
+    async def _work_stopped(self) -> None:
+        assert self._keeping is not None
+        ends = [self._housekeeper.stop(self._keeping)]
+        if self._worker is not None and self._listening is not None:
+            ends.append(self._worker.stop(self._listening))
+        await asyncio.gather(*ends)
 
     def listen_success(self, port: Any) -> None:
         """Say where the studio is; with port 0 the system has chosen one."""

@@ -107,6 +107,38 @@ class StudioSettings(BaseSettings):
         le=1_000_000,
         description="Largest adapter that is taken in, in MB (10^6 bytes): the zip, and what it unpacks to.",
     )
+    keep_takes_days: float = Field(
+        default=0,
+        ge=0,
+        le=36_500,
+        description="Days after which takes that are not favourites are deleted; 0 keeps them.",
+    )
+    keep_deleted_hours: float = Field(
+        default=1,
+        ge=0,
+        le=87_600,
+        description="Hours in which a deleted take can be brought back; then its file goes.",
+    )
+    max_person_gb: float = Field(
+        default=0,
+        ge=0,
+        description="Most GB (10^9 bytes) that the takes of one person may use; 0 for no limit.",
+    )
+    max_takes_gb: float = Field(
+        default=0,
+        ge=0,
+        description="Most GB that the takes of all people may use; 0 for no limit.",
+    )
+    min_free_gb: float = Field(
+        default=0.2,
+        ge=0,
+        description="GB of the disk that new jobs leave free.",
+    )
+    when_full: Literal["refuse", "remove-oldest"] = Field(
+        default="refuse",
+        description="At a limit of disk use: `refuse` new jobs, or `remove-oldest` takes that are not favourites to make"
+        " room.",
+    )
     shipped_adapters: bool = Field(
         default=True,
         description="Bring the demo model's adapters into a new studio, once each.",

@@ -20,8 +20,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from generation.inside import disk, figures
-from generation.models import EngineHost
+from generation.models import CleanUp, EngineHost
 from generation.open_sockets import open_sockets
+from generation.services import storage
 from generation.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class StudioCollector(Collector):
         yield from _switches()
         yield from _hosts(figures.engine_hosts())
         yield from _disk()
+        yield from _takes()
+        yield from _clean_up()
         yield GaugeMetricFamily(
             "musicgen_open_sockets", "Pages connected to this web process.", value=open_sockets()
         )
@@ -142,3 +145,29 @@ def _disk() -> Iterator[Metric]:
     yield parts
     yield GaugeMetricFamily("musicgen_disk_free_bytes", "Free on the disk of the home.", value=use.free_bytes)
     yield GaugeMetricFamily("musicgen_disk_total_bytes", "Size of that disk.", value=use.total_bytes)
+
+
+def _takes() -> Iterator[Metric]:
+    use = storage.total_storage()
+    yield GaugeMetricFamily("musicgen_takes", "Takes that are kept.", value=use.takes)
+    size = GaugeMetricFamily("musicgen_takes_bytes", "Bytes of takes, by what they are.", labels=["kind"])
+    size.add_metric(["favourite"], use.favourite_bytes)
+    size.add_metric(["other"], use.kept_bytes - use.favourite_bytes)
+    size.add_metric(["deleted"], use.deleted_bytes)
+    yield size
+    yield GaugeMetricFamily(
+        "musicgen_takes_limit_bytes", "Most that takes may use; 0 for no limit.", value=use.max_bytes or 0
+    )
+
+
+def _clean_up() -> Iterator[Metric]:
+    removed = CounterMetricFamily("musicgen_cleaned_up", "What the rules removed.", labels=["rule"])
+    freed = CounterMetricFamily("musicgen_cleaned_up_bytes", "Bytes that this freed.", labels=["rule"])
+    left = GaugeMetricFamily("musicgen_clean_up_left", "What a rule found and left.", labels=["rule"])
+    ran = GaugeMetricFamily("musicgen_clean_up_ran_timestamp_seconds", "When it ran last.", labels=["rule"])
+    for rule in CleanUp.objects.filter(ran_at__isnull=False):
+        removed.add_metric([rule.name], rule.removed_total)
+        freed.add_metric([rule.name], rule.freed_bytes_total)
+        left.add_metric([rule.name], rule.found)
+        ran.add_metric([rule.name], rule.ran_at.timestamp() if rule.ran_at else 0)
+    yield from (removed, freed, left, ran)

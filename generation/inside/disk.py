@@ -12,6 +12,8 @@ from typing import Final
 
 from django.conf import settings
 
+from generation.retention.media import bytes_below
+
 #: Looking takes a moment on a full studio, so what was seen holds for this long, in seconds.
 KEEP_SECONDS: Final = 60.0
 #: What is in none of the folders: database, key, locks.
@@ -55,27 +57,12 @@ def _look(home: Path) -> DiskUse:
         with os.scandir(home) as entries:
             for entry in entries:
                 name, size = (
-                    (entry.name, _bytes_below(entry.path)) if entry.is_dir() else (REST, _size_of(entry))
+                    (entry.name, bytes_below(Path(entry.path))) if entry.is_dir() else (REST, _size_of(entry))
                 )
                 parts[name] = parts.get(name, 0) + size
     disk = shutil.disk_usage(there)
     ordered = dict(sorted(parts.items(), key=lambda part: -part[1]))
     return DiskUse(ordered, disk.total, disk.free)
-
-
-def _bytes_below(folder: str) -> int:
-    total, waiting = 0, [folder]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    else:
-                        total += _size_of(entry)
-        except OSError:
-            continue  # it went away while we looked
-    return total
 
 
 def _size_of(entry: os.DirEntry[str]) -> int:

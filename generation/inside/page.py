@@ -11,8 +11,10 @@ from django.utils import timezone
 from gated_configs.wording import THIN_SPACE, plain_number
 from generation.engine_state import device_word
 from generation.inside import disk, figures
-from generation.models import EngineHost, Job
+from generation.models import CleanUp, EngineHost, Job
 from generation.open_sockets import open_sockets
+from generation.retention.run import RULES
+from generation.services import storage
 from registry.models import ModelConfig
 
 #: Lines of each list that grows.
@@ -47,6 +49,9 @@ def inside_context() -> dict[str, Any]:
         "switches": figures.recent_switches(SHOWN),
         "failures": figures.recent_failures(SHOWN),
         "disk": _disk_or_none(),
+        "storage": storage.total_storage(),
+        "users": storage.largest_users(SHOWN),
+        "rules": _rule_rows(),
         "open_sockets": open_sockets(),
         "read_at": timezone.now(),
     }
@@ -84,6 +89,19 @@ def _job_line(job: Job) -> str:
 
 def _steps(per_second: float) -> str:
     return f"{plain_number(round(per_second, 1))}{THIN_SPACE}steps/s"
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """One rule of the clean-up and its last run; None before the first."""
+
+    meaning: str
+    last: CleanUp | None
+
+
+def _rule_rows() -> list[RuleRow]:
+    ran = {row.name: row for row in CleanUp.objects.filter(ran_at__isnull=False)}
+    return [RuleRow(rule.meaning, ran.get(rule.name)) for rule in RULES]
 
 
 def _disk_or_none() -> disk.DiskUse | None:

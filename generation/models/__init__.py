@@ -1,5 +1,6 @@
-"""Rows of generation: jobs and their adapters, the takes they made, trials, and the engine hosts that carry them out."""
+"""Rows of generation: jobs and their adapters, the takes they made, trials, the engine hosts, and what keeps order."""
 
+from generation.models.clean_up import CleanUp
 from generation.models.engine_host import EngineHost
 from generation.models.job import TRANSITIONS, Job, JobQuerySet, JobStatus
 from generation.models.job_adapter import JobAdapter, adapter_label
@@ -11,6 +12,7 @@ __all__ = [
     "TRIAL_STRENGTHS",
     "AdapterTrial",
     "AdapterTrialQuerySet",
+    "CleanUp",
     "EngineHost",
     "Job",
     "JobAdapter",

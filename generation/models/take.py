@@ -12,12 +12,9 @@ from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
-from generation.models.job import Job
+from generation.models.job import Job, JobStatus
 from generation.models.job_adapter import adapter_label
 from registry.models import ModelConfig, whole_if_equal
-
-#: A deleted take can be brought back for this long; then its file goes.
-UNDO_WINDOW: Final = timedelta(hours=1)
 
 #: Width and height of the picture's coordinates.
 WAVEFORM_WIDTH: Final = 400
@@ -37,7 +34,15 @@ class TakeQuerySet(models.QuerySet["Take"]):
 
     def expired(self) -> TakeQuerySet:
         """Deleted takes that can no longer be brought back."""
-        return self.filter(deleted_at__lt=timezone.now() - UNDO_WINDOW)
+        return self.filter(
+            deleted_at__lt=timezone.now() - timedelta(hours=settings.STUDIO.keep_deleted_hours)
+        )
+
+    def removable(self) -> TakeQuerySet:
+        """Takes that a rule may remove: no favourites, and none whose job may still need them."""
+        return self.filter(is_favourite=False).exclude(
+            job__in=Job.objects.filter(status__in=[JobStatus.QUEUED, JobStatus.RUNNING])
+        )
 
     def made_with(self, adapter_id: int) -> TakeQuerySet:
         """Takes of jobs that used that adapter."""
@@ -85,6 +90,8 @@ class Take(models.Model):
 
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     deleted_at = models.DateTimeField(null=True, blank=True)
+    # Since when the clean-up has not found its file.
+    file_missing_since = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = TakeQuerySet.as_manager()
 
@@ -92,6 +99,7 @@ class Take(models.Model):
         ordering = ["-id"]
         indexes = [
             models.Index(fields=["owner", "deleted_at", "-id"], name="take_library"),
+            models.Index(fields=["deleted_at", "is_favourite", "created_at"], name="take_age"),
             models.Index(fields=["model", "host", "-id"], name="take_speed"),
         ]
         constraints = [

@@ -66,7 +66,7 @@ def delete_adapter(adapter: Adapter) -> Removal:
         cancelled_jobs=cancelled,
         running_jobs=dependents.running_jobs,
         takes=dependents.takes,
-        freed_bytes=0 if _is_being_read(weights) else remove_unused_weights(weights),
+        freed_bytes=0 if is_being_read(weights) else remove_unused_weights(weights),
     )
 
 
@@ -89,9 +89,9 @@ def remove_deleted_weights() -> int:
     """Remove files that stayed because a job was using them. Returns the bytes freed. For the engine, now and then."""
     deleted = JobAdapter.objects.filter(adapter=None).order_by().values_list("weights_sha256", flat=True)
     left = [weights for weights in deleted.distinct() if weights_path(weights).exists()]
-    return sum(remove_unused_weights(weights) for weights in left if not _is_being_read(weights))
+    return sum(remove_unused_weights(weights) for weights in left if not is_being_read(weights))
 
 
-def _is_being_read(weights_sha256: str) -> bool:
+def is_being_read(weights_sha256: str) -> bool:
     """Whether a job that is not over names these weights."""
     return Job.objects.unfinished().filter(adapters__weights_sha256=weights_sha256).exists()

@@ -37,3 +37,7 @@ class QueueFull(QuotaReached):
 
 class DailyQuotaReached(QuotaReached):
     """The person asked for as many seconds of audio in a day as the studio allows."""
+
+
+class StorageFull(GenerationRefused):
+    """There is no room for what the job would write: a limit of disk use, or the disk itself."""

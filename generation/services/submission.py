@@ -32,6 +32,7 @@ from generation.services.parameters import (
 )
 from generation.services.quotas import check_quotas
 from generation.services.refusals import GenerationRefused, Refusal
+from generation.services.storage import bytes_of, check_storage
 from registry.events import send_on_commit
 from registry.models import ModelConfig
 from registry.services import (
@@ -63,7 +64,9 @@ def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | 
     """Check the request and queue it as one job. Raises GenerationRefused; then nothing was queued."""
     wanted = check_request(request)
     with transaction.atomic():
-        check_quotas(owner, wanted.values["duration_seconds"] * wanted.values["variations"])
+        seconds = wanted.values["duration_seconds"] * wanted.values["variations"]
+        check_quotas(owner, seconds)
+        check_storage(owner, bytes_of(wanted.model, seconds))
         job = Job.objects.create(
             owner=owner,
             model=wanted.model,

@@ -1,7 +1,8 @@
-"""Keep a take: write its file and row, in that order; mark, rename, delete, bring back, convert."""
+"""Keep a take: write its file and row, in that order; mark, rename, delete, bring back, remove, convert."""
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,16 @@ from django.utils import timezone
 from gated_configs.deeds import tell_deed
 from generation import audio_files
 from generation.events import TakesChanged
-from generation.models import Job, JobAdapter, JobStatus, Take, adapter_label
+from generation.models import Job, JobAdapter, JobStatus, Take, TakeQuerySet, adapter_label
+from generation.retention import media
 from generation.services.submission import is_text
 from generation.version import VERSION
 from registry.events import send_on_commit
 from registry.models import whole_if_equal
 
 MAX_TITLE_CHARACTERS: Final = 200
+#: How the audit log names what the studio did by itself.
+BY_RULE: Final = "clean-up"
 
 
 class TitleRefused(ValueError):
@@ -34,6 +38,13 @@ class TakeFileMissing(FileNotFoundError):
         super().__init__(
             f"The audio file of take {take.pk} is gone from the takes folder. Delete the take or bring the file back."
         )
+
+
+class TakeGone(LookupError):
+    """The take was removed for good since somebody looked at it."""
+
+    def __init__(self) -> None:
+        super().__init__("This take is gone: it was deleted, and its time to be brought back is over.")
 
 
 def takes_folder() -> Path:
@@ -151,12 +162,17 @@ def _title_in_trial(job: Job, recipe: dict[str, Any]) -> str:
 
 
 def toggle_favourite(take: Take) -> Take:
-    """Mark the take as a favourite, or no longer."""
-    return _change(take, is_favourite=not take.is_favourite)
+    """Mark the take as a favourite, or no longer. Raises TakeGone.
+
+    Marking brings back what was just deleted: a rule may have deleted it between the look at the page and the click.
+    """
+    if take.is_favourite:
+        return _change(take, is_favourite=False)
+    return _change(take, is_favourite=True, deleted_at=None)
 
 
 def rename_take(take: Take, title: str) -> Take:
-    """Give the take a title; an empty one brings the prompt back. Raises TitleRefused."""
+    """Give the take a title; an empty one brings the prompt back. Raises TitleRefused and TakeGone."""
     title = " ".join(title.split())
     if len(title) > MAX_TITLE_CHARACTERS:
         raise TitleRefused(
@@ -168,37 +184,63 @@ def rename_take(take: Take, title: str) -> Take:
 
 
 def delete_take(take: Take) -> Take:
-    """Take it out of the library. It can be brought back for an hour; then its file goes."""
+    """Take it out of the library. It can be brought back for a while; then its file goes. Raises TakeGone."""
     with transaction.atomic():
         tell_deed("take.deleted", take)
         return _change(take, deleted_at=timezone.now())
 
 
 def restore_take(take: Take) -> Take:
-    """Bring a deleted take back."""
+    """Bring a deleted take back. Raises TakeGone."""
     return _change(take, deleted_at=None)
 
 
 def _change(take: Take, **fields: Any) -> Take:
+    with transaction.atomic():
+        if not Take.objects.filter(pk=take.pk).update(**fields):
+            raise TakeGone
+        send_on_commit(TakesChanged(owner_id=take.owner_id))
     for name, value in fields.items():
         setattr(take, name, value)
-    with transaction.atomic():
-        take.save(update_fields=list(fields))
-        send_on_commit(TakesChanged(owner_id=take.owner_id))
     return take
 
 
 def purge_deleted_takes() -> int:
-    """Remove deleted takes whose time to be brought back is over, row first and then file. Returns how many."""
-    purged = 0
-    for take in Take.objects.expired():
-        # Only a row that is still deleted: somebody may be bringing it back right now.
-        removed, _ = Take.objects.expired().filter(pk=take.pk).delete()
-        if removed:
-            for path in [take.path, *(_converted_path(take, name) for name in audio_files.FORMATS)]:
-                path.unlink(missing_ok=True)
-            purged += 1
-    return purged
+    """Remove deleted takes whose time to be brought back is over. Returns how many."""
+    # Only a row that is still deleted: somebody may be bringing it back right now.
+    return sum(remove_take(take, Take.objects.expired()) is not None for take in Take.objects.expired())
+
+
+def remove_take(take: Take, still: TakeQuerySet, *, reason: str = "") -> int | None:
+    """Remove a take for good if it is still one of those: row first and then file, so that no row points to nothing.
+
+    `reason` is for the audit log, where the studio does it by a rule. Answers the bytes freed; None when it is no
+    longer one of them. Raises OSError; the row is then gone, and the file is an orphan.
+    """
+    with transaction.atomic():
+        # One statement: what became of the row since it was read, a mark as a favourite say, is looked at as it goes.
+        removed, _ = still.filter(pk=take.pk).delete()
+        if not removed:
+            return None
+        if reason:
+            tell_deed("take.removed", take, detail=reason, way=BY_RULE)
+        if take.deleted_at is None:
+            send_on_commit(TakesChanged(owner_id=take.owner_id))
+    converted = converted_folder()
+    names = [_converted_name(take, suffix) for suffix in audio_files.FORMATS]
+    return media.remove_file(takes_folder(), take.file_name) + sum(
+        media.remove_file(converted, name) for name in names
+    )
+
+
+def delete_by_rule(take: Take, still: TakeQuerySet, *, reason: str) -> bool:
+    """Delete a take if it is still one of those; it can be brought back like any other. False when it is not."""
+    with transaction.atomic():
+        if not still.filter(pk=take.pk).update(deleted_at=timezone.now()):
+            return False
+        tell_deed("take.removed", take, detail=reason, way=BY_RULE)
+        send_on_commit(TakesChanged(owner_id=take.owner_id))
+    return True
 
 
 def file_in_format(take: Take, wanted: audio_files.AudioFormat) -> Path:
@@ -207,11 +249,18 @@ def file_in_format(take: Take, wanted: audio_files.AudioFormat) -> Path:
         raise TakeFileMissing(take)
     if wanted.name == "wav":
         return take.path
-    path = _converted_path(take, wanted.name)
-    if not path.is_file():
+    path = converted_folder() / _converted_name(take, wanted.name)
+    try:
+        os.utime(path)  # what is used stays in the cache
+    except FileNotFoundError:
         audio_files.convert(take.path, path, wanted, take.recipe)
     return path
 
 
-def _converted_path(take: Take, suffix: str) -> Path:
-    return Path(settings.STUDIO.home) / "cache" / "converted" / f"{Path(take.file_name).stem}.{suffix}"
+def converted_folder() -> Path:
+    """Where takes in other formats are kept for a while."""
+    return Path(settings.STUDIO.home) / "cache" / "converted"
+
+
+def _converted_name(take: Take, suffix: str) -> str:
+    return f"{Path(take.file_name).stem}.{suffix}"

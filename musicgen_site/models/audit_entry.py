@@ -35,7 +35,7 @@ class AuditEntry(models.Model):
     action = models.CharField(max_length=40, editable=False)
     actor_id = models.BigIntegerField(null=True, editable=False)
     actor_name = models.CharField(max_length=150, blank=True, editable=False)
-    # "page", "token NAME" or "command".
+    # "page", "token NAME", "command", or "clean-up" for what the studio did by its rules.
     way = models.CharField(max_length=80, blank=True, editable=False)
     address = models.GenericIPAddressField(null=True, editable=False)
     object_type = models.CharField(max_length=40, blank=True, editable=False)

@@ -38,7 +38,13 @@ def listen() -> None:
 
 
 def _write(
-    action: str, thing: Model | None, *, by: Any = None, request: HttpRequest | None = None, detail: str = ""
+    action: str,
+    thing: Model | None,
+    *,
+    by: Any = None,
+    request: HttpRequest | None = None,
+    detail: str = "",
+    way: str = "",
 ) -> None:
     request = request or request_in_hand.get()
     actor = by if by is not None else _person_of(request)
@@ -48,7 +54,7 @@ def _write(
         action=action,
         actor_id=actor.pk if actor is not None and is_known else None,
         actor_name=actor.get_username()[:150] if actor is not None and is_known else "",
-        way="command" if request is None else f"token {token.name}" if token is not None else "page",
+        way=way or ("command" if request is None else f"token {token.name}" if token is not None else "page"),
         address=(address_of(request) or None) if request is not None else None,
         object_type=thing._meta.verbose_name[:40] if thing is not None else "",  # type: ignore[index]
         object_id=str(thing.pk)[:80] if thing is not None and thing.pk is not None else "",
@@ -64,8 +70,8 @@ def _person_of(request: HttpRequest | None) -> Any:
     return getattr(request, "user", None)
 
 
-def _on_deed(*, action: str, thing: Model | None, by: Any, detail: str, **_: Any) -> None:
-    _write(action, thing, by=by, detail=detail)
+def _on_deed(*, action: str, thing: Model | None, by: Any, detail: str, way: str, **_: Any) -> None:
+    _write(action, thing, by=by, detail=detail, way=way)
 
 
 def _on_login(*, request: HttpRequest | None, user: Any, **_: Any) -> None:

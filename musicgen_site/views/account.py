@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.views import PasswordChangeView
 from django.http import Http404, HttpRequest, HttpResponse
@@ -12,6 +13,7 @@ from django.urls import reverse_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
 from generation.services.quotas import use_of
+from generation.services.storage import storage_of
 from musicgen_site.forms import TokenForm
 from musicgen_site.models import ApiToken
 from musicgen_site.services.tokens import TokenRefused, create_token, revoke_token, scopes_for
@@ -78,4 +80,6 @@ def _context(request: HttpRequest, form: TokenForm) -> dict[str, Any]:
         "tokens": ApiToken.objects.for_user(request.user).unrevoked(),
         "scopes": scopes_for(request.user),
         "use": use_of(request.user),
+        "storage": storage_of(request.user),
+        "keep_days": settings.STUDIO.keep_takes_days,
     }

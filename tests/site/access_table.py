@@ -141,6 +141,7 @@ ROUTES = {
     "GET /api/takes": _api("/api/takes", "401 200 200 200"),
     "GET /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
     "GET /api/takes/{take_id}/audio": _api("/api/takes/{take}/audio", "401 404 200 404"),
+    "GET /api/storage": _api("/api/storage", "401 200 200 200"),
     "HEAD /api/takes/{take_id}/audio": _api("/api/takes/{take}/audio", "401 404 200 404"),
 }
 

@@ -51,6 +51,8 @@ def test_the_owner_reads_every_family(client: Client) -> None:
         "musicgen_runner_memory_bytes",
         "musicgen_disk_free_bytes",
         "musicgen_open_sockets",
+        "musicgen_takes_bytes",
+        "musicgen_cleaned_up",
         "process_resident_memory_bytes",
     }
 

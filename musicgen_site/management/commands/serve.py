@@ -62,6 +62,7 @@ class Command(BaseCommand):
         from channels.layers import get_channel_layer
 
         from generation.engine_worker import EngineWorker
+        from generation.housekeeper import Housekeeper
         from musicgen_site.asgi import application
         from musicgen_site.server import StudioServer
         from registry.events import ENGINE_CHANNEL
@@ -70,7 +71,12 @@ class Command(BaseCommand):
         if not options["no_engine"]:
             worker = EngineWorker(application, channels=[ENGINE_CHANNEL], channel_layer=get_channel_layer())
         server = StudioServer(
-            application, host=address, port=port, worker=worker, on_listening=self._say_where
+            application,
+            host=address,
+            port=port,
+            worker=worker,
+            housekeeper=Housekeeper(),
+            on_listening=self._say_where,
         )
         server.run()
         if server.failure:
