@@ -16,7 +16,7 @@ from ninja.parser import Parser
 
 from adapters import api as adapters_api
 from gated_configs import api as memory_api
-from generation import adapter_api, audio_files, cards, storage_api, switch_api
+from generation import adapter_api, audio_files, cards, storage_api, switch_api, webhook_api
 from generation.api_schemas import (
     ErrorOut,
     GenerationIn,
@@ -81,6 +81,7 @@ def _refuse(request: HttpRequest, status: int, error: str, code: str, /, **facts
 
 adapters_api.register_refusals(api, _refuse)
 memory_api.register_refusals(api, _refuse)
+webhook_api.register_refusals(api, _refuse)
 
 
 @api.exception_handler(GenerationRefused)
@@ -203,6 +204,7 @@ api.add_router("/models", models_router)
 api.add_router("/adapters", adapters_api.router)
 api.add_router("/trials", adapter_api.trials_router)
 api.add_router("/storage", storage_api.router)
+api.add_router("/webhooks", webhook_api.router)
 
 
 # Generations.

@@ -25,6 +25,7 @@ _NAVIGATION = {
     "generation:settings": ("settings", "settings"),
     "generation:switch-plan": ("settings", "shell"),
     "generation:inside": ("settings", "shell"),
+    "generation:webhooks": ("settings", "shell"),
 }
 
 

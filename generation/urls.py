@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from generation import settings_views, views
+from generation import settings_views, views, webhook_views
 from generation.adapter_pages import import_views as adapter_import_views
 from generation.adapter_pages import views as adapter_views
 from generation.inside import views as inside_views
@@ -28,6 +28,15 @@ urlpatterns = [
     path("settings/inside/", inside_views.inside, name="inside"),
     path("settings/free-memory/", settings_views.free_memory, name="free-memory"),
     path("settings/models/<str:model_id>/remove/", settings_views.model_remove, name="model-remove"),
+    path("webhooks/", webhook_views.webhooks_page, name="webhooks"),
+    path("webhooks/<int:pk>/delete/", webhook_views.webhook_delete, name="webhook-delete"),
+    path("webhooks/<int:pk>/enable/", webhook_views.webhook_enable, name="webhook-enable"),
+    path("webhooks/<int:pk>/test/", webhook_views.webhook_test, name="webhook-test"),
+    path(
+        "webhooks/<int:pk>/deliveries/<int:delivery_pk>/resend/",
+        webhook_views.delivery_resend,
+        name="delivery-resend",
+    ),
     path("jobs/<int:pk>/cancel/", views.job_cancel, name="job-cancel"),
     path("jobs/<int:pk>/retry/", views.job_retry, name="job-retry"),
     path("jobs/<int:pk>/dismiss/", views.job_dismiss, name="job-dismiss"),

@@ -31,6 +31,18 @@ UPLOADS: Final = frozenset(
 #: Views whose POST asks for the old password.
 PASSWORDS: Final = frozenset({"account-password", "admin:password_change"})
 
+#: Views whose POST makes the studio call somebody.
+WEBHOOKS: Final = frozenset(
+    {
+        "generation:webhooks",
+        "generation:webhook-test",
+        "generation:delivery-resend",
+        "api:webhooks_list",
+        "api:webhook_test",
+        "api:delivery_resend",
+    }
+)
+
 
 def limit_of(view_name: str) -> tuple[Limit, str] | None:
     """The limit on POSTs to a view, and what is limited in words; None for most."""
@@ -38,6 +50,8 @@ def limit_of(view_name: str) -> tuple[Limit, str] | None:
         return Limit("submission", settings.STUDIO.max_submissions_per_minute, 60), "submitted jobs"
     if view_name in UPLOADS:
         return Limit("upload", settings.STUDIO.max_uploads_per_hour, 3600), "imported adapters"
+    if view_name in WEBHOOKS:
+        return Limit("webhook", 30, 600), "changed or tried webhooks"
     if view_name in PASSWORDS:
         return Limit("password", 10, 600), "tried passwords"
     return None

@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from generation.webhooks.addresses import Allowed
 from musicgen_site.email_server import parse_email_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -139,6 +140,14 @@ class StudioSettings(BaseSettings):
         description="At a limit of disk use: `refuse` new jobs, or `remove-oldest` takes that are not favourites to make"
         " room.",
     )
+    max_webhooks: int = Field(
+        default=5, ge=0, le=100, description="Most webhooks one person may have; 0 turns webhooks off."
+    )
+    webhook_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma-separated hosts and networks that webhooks may call although they are not public, as in"
+        " `hooks.lan,192.168.1.0/24`. For these plain HTTP will do.",
+    )
     shipped_adapters: bool = Field(
         default=True,
         description="Bring the demo model's adapters into a new studio, once each.",
@@ -177,11 +186,17 @@ class StudioSettings(BaseSettings):
         # Not resolved: symbolic links stay as the operator wrote them.
         return Path.cwd() / value.expanduser()
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "webhook_allowed_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(name.strip().lower() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("webhook_allowed_hosts")
+    @classmethod
+    def _webhook_hosts_are_understood(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Allowed.parse(value)
         return value
 
     @field_validator("max_duration_seconds", mode="before")

@@ -32,6 +32,8 @@ _CHANGES: Final = (
     (re.compile(r"/api/adapters/\d+/trials/?$"), TokenScope.GENERATE),
     # Configs that people save are theirs alone.
     (re.compile(r"/api/models/config/submit/?$"), TokenScope.GENERATE),
+    # Who may make music may hear when it is done.
+    (re.compile(r"/api/webhooks(/|$)"), TokenScope.GENERATE),
     # These compute and keep nothing.
     (re.compile(r"/api/models/(analyze|calculate|compare|validate)/?$"), TokenScope.READ),
 )

@@ -46,6 +46,7 @@ class StudioCollector(Collector):
         yield from _disk()
         yield from _takes()
         yield from _clean_up()
+        yield from _webhooks()
         yield GaugeMetricFamily(
             "musicgen_open_sockets", "Pages connected to this web process.", value=open_sockets()
         )
@@ -171,3 +172,18 @@ def _clean_up() -> Iterator[Metric]:
         left.add_metric([rule.name], rule.found)
         ran.add_metric([rule.name], rule.ran_at.timestamp() if rule.ran_at else 0)
     yield from (removed, freed, left, ran)
+
+
+def _webhooks() -> Iterator[Metric]:
+    waiting = figures.waiting_deliveries()
+    yield GaugeMetricFamily(
+        "musicgen_webhook_deliveries_waiting", "Messages to webhooks that wait.", value=waiting.count
+    )
+    yield GaugeMetricFamily(
+        "musicgen_webhook_overdue_seconds",
+        "How long the first of them could have been sent; more than seconds means that nobody sends.",
+        value=waiting.overdue_seconds,
+    )
+    yield GaugeMetricFamily(
+        "musicgen_webhooks_off", "Webhooks turned off after failing for days.", value=waiting.disabled
+    )

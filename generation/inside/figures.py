@@ -14,7 +14,15 @@ from typing import Any, Final
 from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, Q, Sum
 from django.utils import timezone
 
-from generation.models import EngineHost, Job, JobStatus, Take
+from generation.models import (
+    DeliveryStatus,
+    EngineHost,
+    Job,
+    JobStatus,
+    Take,
+    Webhook,
+    WebhookDelivery,
+)
 from registry.models import ModelConfig, ModelSwitch, SwitchStage
 
 ENDED: Final = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELLED)
@@ -166,3 +174,21 @@ def ended_switches() -> dict[str, int]:
 def recent_switches(limit: int) -> list[ModelSwitch]:
     """The last switches, newest first."""
     return list(ModelSwitch.objects.select_related("model")[:limit])
+
+
+@dataclass(frozen=True)
+class WaitingDeliveries:
+    """What webhooks have yet to hear."""
+
+    count: int
+    overdue_seconds: float
+    disabled: int
+
+
+def waiting_deliveries() -> WaitingDeliveries:
+    """Messages that wait, how long the first is due, and how many webhooks were turned off."""
+    pending = WebhookDelivery.objects.filter(status=DeliveryStatus.PENDING, webhook__owner__is_active=True)
+    found = pending.aggregate(count=Count("pk"), first=Min("due_at"))
+    overdue = (timezone.now() - found["first"]).total_seconds() if found["first"] else 0.0
+    disabled = Webhook.objects.filter(disabled_at__isnull=False).count()
+    return WaitingDeliveries(found["count"], max(0.0, overdue), disabled)

@@ -1,4 +1,4 @@
-"""Rows of generation: jobs and their adapters, the takes they made, trials, the engine hosts, and what keeps order."""
+"""Rows of generation: jobs and their adapters, takes, trials, engine hosts, webhooks, and how the clean-up went."""
 
 from generation.models.clean_up import CleanUp
 from generation.models.engine_host import EngineHost
@@ -6,6 +6,7 @@ from generation.models.job import TRANSITIONS, Job, JobQuerySet, JobStatus
 from generation.models.job_adapter import JobAdapter, adapter_label
 from generation.models.take import Take, TakeQuerySet
 from generation.models.trial import TRIAL_STRENGTHS, AdapterTrial, AdapterTrialQuerySet
+from generation.models.webhook import DeliveryStatus, Webhook, WebhookDelivery, WebhookQuerySet
 
 __all__ = [
     "TRANSITIONS",
@@ -13,6 +14,7 @@ __all__ = [
     "AdapterTrial",
     "AdapterTrialQuerySet",
     "CleanUp",
+    "DeliveryStatus",
     "EngineHost",
     "Job",
     "JobAdapter",
@@ -20,5 +22,8 @@ __all__ = [
     "JobStatus",
     "Take",
     "TakeQuerySet",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookQuerySet",
     "adapter_label",
 ]

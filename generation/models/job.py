@@ -9,15 +9,18 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Case, F, FloatField, OuterRef, Q, Subquery, Sum, Value, When, Window
 from django.db.models.expressions import Combinable, RowRange
 from django.db.models.functions import Cast, Coalesce
+from django.dispatch import Signal
 from django.utils import timezone
 
 from registry.models import ModelConfig
 
 MAX_SEED: Final = 2**32 - 1
+#: Sent with each end of a job, inside its transaction: what listeners write is there if and only if the end is.
+job_ended: Final = Signal()
 #: What somebody was given in this time counts when it is told whose turn it is.
 FAIRNESS_WINDOW: Final = timedelta(hours=1)
 
@@ -219,8 +222,11 @@ class Job(models.Model):
             row = row.filter(lease_owner=held_by)
         if new != JobStatus.RUNNING:
             fields = {"lease_owner": "", "lease_expires_at": None, **fields}
-        if row.update(status=new, **fields) != 1:
-            return False
-        for name, value in {"status": new, **fields}.items():
-            setattr(self, name, value)
+        with transaction.atomic():
+            if row.update(status=new, **fields) != 1:
+                return False
+            for name, value in {"status": new, **fields}.items():
+                setattr(self, name, value)
+            if not self.is_unfinished:
+                job_ended.send(sender=Job, job=self)
         return True

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from adapters.importing.store import weights_lock
 from adapters.models import Adapter
-from generation.models import EngineHost, JobAdapter, JobStatus, Take
+from generation.models import DeliveryStatus, EngineHost, JobAdapter, JobStatus, Take, WebhookDelivery
 from generation.retention import media
 from generation.retention.media import Found
 from generation.retention.rules import BATCH, Finding, Look, Removal
@@ -37,6 +37,8 @@ PART_AGE: Final = HOUR
 INCOMING_AGE: Final = 24 * HOUR
 #: A take in another format is kept as long as somebody used it within this time, in seconds.
 CONVERSION_AGE: Final = 7 * 24 * HOUR
+#: How long people see what their webhooks were sent.
+DELIVERY_LIFE: Final = timedelta(days=14)
 #: So many orphans are an accident of their own, where they are also more than what has its row or file.
 FEW: Final = 10
 
@@ -232,3 +234,18 @@ def _remove_lost(take: Take) -> int | None:
         return None
     reason = f"of {take.owner.get_username()}: its file is gone"
     return takes.remove_take(take, Take.objects.removable(), reason=reason)
+
+
+def find_deliveries(look: Look) -> Finding:
+    """The log of what webhooks were sent, after two weeks."""
+    before = timezone.now() - DELIVERY_LIFE
+    old = WebhookDelivery.objects.filter(created_at__lt=before).exclude(status=DeliveryStatus.PENDING)
+    count = old.count()
+    if not count:
+        return Finding()
+
+    def remove() -> int:
+        old.delete()
+        return 0
+
+    return Finding([Removal(f"log of {count} webhook deliveries", 0, "older than two weeks", remove)])

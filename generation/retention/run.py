@@ -30,6 +30,7 @@ RULES: Final = (
     Rule("old", "Takes past their days", timedelta(minutes=10), rules.find_old),
     Rule("limits", "Takes over a limit", timedelta(minutes=1), rules.find_over_limits),
     Rule("orphans", "Files without a row", timedelta(hours=6), leftovers.find_orphans),
+    Rule("deliveries", "Log of webhooks", timedelta(hours=6), leftovers.find_deliveries),
     Rule("lost", "Rows without a file", timedelta(hours=6), leftovers.find_lost),
 )
 RULES_BY_NAME: Final = {rule.name: rule for rule in RULES}

@@ -12,6 +12,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
+from generation.models import Webhook
 from generation.services.quotas import use_of
 from generation.services.storage import storage_of
 from musicgen_site.forms import TokenForm
@@ -80,6 +81,7 @@ def _context(request: HttpRequest, form: TokenForm) -> dict[str, Any]:
         "tokens": ApiToken.objects.for_user(request.user).unrevoked(),
         "scopes": scopes_for(request.user),
         "use": use_of(request.user),
+        "webhooks": list(Webhook.objects.for_user(request.user)),
         "storage": storage_of(request.user),
         "keep_days": settings.STUDIO.keep_takes_days,
     }

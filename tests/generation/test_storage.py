@@ -170,7 +170,7 @@ def test_a_download_under_way_outlives_the_take(client: Client, owner: User) -> 
     take = make_take(owner, seconds=40)
     content = take.path.read_bytes()
     assert len(content) > 2 * 256 * 1024
-    answer = client.get(f"/api/takes/{take.pk}/audio")
+    answer: Any = client.get(f"/api/takes/{take.pk}/audio")
     Take.objects.filter(pk=take.pk).update(deleted_at=timezone.now() - timedelta(hours=2))
     assert takes.purge_deleted_takes() == 1
     assert not take.path.exists()

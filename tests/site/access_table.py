@@ -64,6 +64,15 @@ PAGES = {
         "/memory/config/retire/", "302 404 302 404", {"config_for": "studio/saved"}
     ),
     "POST memory:config-restore": Row("/memory/config/{config}/restore/", "302 404 302 404"),
+    # Webhooks are their owner's alone, too.
+    "GET generation:webhooks": Row("/webhooks/", "302 200 200 200"),
+    "POST generation:webhooks": Row("/webhooks/", "302 200 200 200", {"url": "https://example.org/"}),
+    "POST generation:webhook-delete": Row("/webhooks/{webhook}/delete/", "302 404 302 404"),
+    "POST generation:webhook-enable": Row("/webhooks/{webhook}/enable/", "302 404 302 404"),
+    "POST generation:webhook-test": Row("/webhooks/{webhook}/test/", "302 404 302 404"),
+    "POST generation:delivery-resend": Row(
+        "/webhooks/{webhook}/deliveries/{delivery}/resend/", "302 404 302 404"
+    ),
     # Jobs and takes are their owner's alone: staff too finds nothing.
     "POST generation:job-cancel": Row("/jobs/{job}/cancel/", "302 404 302 404"),
     "POST generation:job-retry": Row("/jobs/{failed}/retry/", "302 404 302 404"),
@@ -141,6 +150,17 @@ ROUTES = {
     "GET /api/takes": _api("/api/takes", "401 200 200 200"),
     "GET /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
     "GET /api/takes/{take_id}/audio": _api("/api/takes/{take}/audio", "401 404 200 404"),
+    "GET /api/webhooks": _api("/api/webhooks", "401 200 200 200"),
+    "POST /api/webhooks": _api("/api/webhooks", "401 201 201 201", url="https://example.org/"),
+    "DELETE /api/webhooks/{webhook_id}": _api("/api/webhooks/{webhook}", "401 404 204 404"),
+    "POST /api/webhooks/{webhook_id}/enable": _api("/api/webhooks/{webhook}/enable", "401 404 200 404"),
+    "POST /api/webhooks/{webhook_id}/test": _api("/api/webhooks/{webhook}/test", "401 404 202 404"),
+    "GET /api/webhooks/{webhook_id}/deliveries": _api(
+        "/api/webhooks/{webhook}/deliveries", "401 404 200 404"
+    ),
+    "POST /api/webhooks/{webhook_id}/deliveries/{delivery_id}/resend": _api(
+        "/api/webhooks/{webhook}/deliveries/{delivery}/resend", "401 404 409 404"
+    ),
     "GET /api/storage": _api("/api/storage", "401 200 200 200"),
     "HEAD /api/takes/{take_id}/audio": _api("/api/takes/{take}/audio", "401 404 200 404"),
 }

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -22,6 +23,7 @@ from adapters.models import Adapter
 from gated_configs.services.submission import save_config
 from generation import routing
 from generation.models import AdapterTrial, JobStatus
+from generation.services.webhooks import create_webhook, send_test
 from musicgen_site.access import socket_access
 from musicgen_site.models import ApiToken
 from musicgen_site.services.setup import make_setup_link
@@ -65,7 +67,10 @@ def names(alice: User, settings: Any, monkeypatch: pytest.MonkeyPatch) -> dict[s
     saved = save_config(
         owner=alice, submitted_by=alice, model_id="studio/saved", config={**TINY, "note": PROMPT}
     )
+    webhook = create_webhook(owner=alice, url=f"https://example.org/{quote(PROMPT)}")
     return {
+        "webhook": webhook.pk,
+        "delivery": send_test(webhook).pk,
         "config": saved.config.pk,
         "adapter": adapter.pk,
         "trial": trial.pk,

@@ -111,6 +111,7 @@ def test_the_api_document_names_every_error_code() -> None:
         "musicgen_site/request_limits.py",
         "generation/services/quotas.py",
         "generation/services/storage.py",
+        "generation/services/webhooks.py",
     ]
     names += ["adapters/api.py", "adapters/services/editing.py", "musicgen_site/request_bounds.py"]
     names += [
