@@ -71,3 +71,19 @@ def test_it_is_accessible(page: Page, quiet_studio: RunningStudio) -> None:
     page.goto(f"{quiet_studio.url}{PAGE}")
     expect(page.get_by_role("heading", name="Engine hosts")).to_be_visible()
     assert_accessible(page)
+
+
+def test_a_webhook_is_made_and_its_secret_seen(page: Page, quiet_studio: RunningStudio) -> None:
+    page.goto(f"{quiet_studio.url}settings/")
+    page.get_by_role("link", name="Webhooks").click()
+    field = page.get_by_label("Address of a new webhook")
+    field.fill("http://10.0.0.1/")
+    page.get_by_role("button", name="Make a webhook").click()
+    expect(page.get_by_text("Use https://: over plain HTTP")).to_be_visible()
+    name = "hooks.example.org"
+    field.fill(f"https://{name}/" + "a-long-path" * 20)
+    page.get_by_role("button", name="Make a webhook").click()
+    expect(page.locator("#new-secret")).to_be_in_viewport()
+    expect(page.locator("#new-secret")).to_contain_text("whsec_")
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    assert_accessible(page)
