@@ -54,7 +54,9 @@ class Housekeeper:
             try:
                 await work()
             except Exception:
+                # A database that is away for a moment: no traceback every two seconds.
                 logger.exception("the housekeeper met an error and goes on")
+                await _first_of(LOOK_EVERY, self._stopping)
             await _first_of(every, self._stopping, *([wake] if wake is not None else []))
 
     async def _clean_up(self) -> None:

@@ -237,9 +237,11 @@ def _remove_lost(take: Take) -> int | None:
 
 
 def find_deliveries(look: Look) -> Finding:
-    """The log of what webhooks were sent, after two weeks."""
+    """The log of what webhooks were sent, after two weeks. What waits is kept, unless its owner may not log in."""
     before = timezone.now() - DELIVERY_LIFE
-    old = WebhookDelivery.objects.filter(created_at__lt=before).exclude(status=DeliveryStatus.PENDING)
+    old = WebhookDelivery.objects.filter(created_at__lt=before).exclude(
+        status=DeliveryStatus.PENDING, webhook__owner__is_active=True
+    )
     count = old.count()
     if not count:
         return Finding()
