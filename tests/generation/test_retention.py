@@ -192,7 +192,7 @@ def test_a_file_without_a_row_is_set_aside_and_then_removed(alice: User, home: P
     take = make_take(alice)
     aged(take.path, 30 * DAY)
     fresh = aged(home / "takes" / "20260101-1-1-00000000.wav", 3600)
-    orphan = aged(home / "takes" / "20260101-1-1-abcdef01.wav", 2 * DAY)
+    orphan = aged(home / "takes" / "20260101-1-1-abcdef01.wav", 30 * DAY)
     foreign = aged(home / "takes" / "my notes.txt", 90 * DAY)
     assert len(clean("orphans").removed) == 1
     aside = home / "takes" / "orphans" / orphan.name
