@@ -34,6 +34,7 @@ INDEPENDENT = {
 IN_THE_CHILD = (
     "blueprint",
     "description",
+    "equal_layers",
     "lean_imports",
     "parts",
     "recurrent",
