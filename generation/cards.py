@@ -19,13 +19,12 @@ RECENT_TAKES = 12
 #: Cards that one page shows.
 MAX_CARDS = 60
 
-#: Prompts to click.
+#: Prompts to click: what the demo model does well, and any other too.
 EXAMPLES = [
-    "slow piano ballad, soft and warm",
-    "lo-fi hip hop beat with dusty drums and mellow bass",
-    "driving techno, pulsing synth bass, 128 bpm",
-    "acoustic folk guitar, bright and cheerful",
-    "epic orchestral strings building to a climax",
+    "lo-fi hip hop with electric piano, bass and drums",
+    "house beat, four on the floor",
+    "calm music box lullaby",
+    "peaceful church organ hymn",
 ]
 
 _STAGE_LINES = {

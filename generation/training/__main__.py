@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 PROMPTS = (
-    "a slow sad piano piece",
-    "an energetic rock drum beat at 125 bpm",
-    "calm music box lullaby in C major",
-    "funky bass and drums, 107 bpm",
-    "peaceful church organ hymn, slow",
     "lo-fi hip hop with electric piano, bass and drums",
+    "house beat, four on the floor",
+    "calm music box lullaby",
+    "peaceful church organ hymn",
+    "slow piano ballad, soft and warm",
+    "distorted electric guitar, bass and rock drums",
 )
 
 
@@ -30,7 +30,9 @@ def main() -> None:
     tokens.add_argument("--shards", type=int, default=12)
     language_model = stages.add_parser("lm", help="train decoder and text encoder, or go on training them")
     language_model.add_argument("--steps", type=int, default=3000)
-    language_model.add_argument("--minutes", type=float, help="end earlier, after this long")
+    language_model.add_argument(
+        "--restart", action="store_true", help="lift the learning rate again, to train a finished one further"
+    )
     evaluate = stages.add_parser("evaluate", help="print the model card's figures as JSON")
     evaluate.add_argument("--clips", type=int, default=32)
     adapter = stages.add_parser("adapter", help="train a LoRA adapter for the checkpoint on one style")
@@ -58,7 +60,7 @@ def main() -> None:
     elif options.stage == "lm":
         from .language_model_training import train_language_model
 
-        train_language_model(run, options.steps, options.minutes, device)
+        train_language_model(run, options.steps, restart=options.restart, device=device)
     else:
         _use_checkpoint(options.stage, run, options.checkpoint or run / "musicgen-demo", options, device)
 

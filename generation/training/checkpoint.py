@@ -113,10 +113,13 @@ def lowercase_charsmap() -> bytes:
 
 
 def export(model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, folder: Path) -> None:
-    """Write the checkpoint to `folder` in float16: a complete new folder takes the old one's place, its README kept."""
+    """Write the checkpoint to `folder`, stored in float16: a complete new folder takes the old one's place, its README kept."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     model.to(torch.float16).save_pretrained(new)
+    # Halves are for the file alone: the library's loader shall compute in float32 unless told otherwise.
+    config = json.loads((new / "config.json").read_text(encoding="utf-8")) | {"dtype": "float32"}
+    (new / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     sample_rate = model.config.audio_encoder.sampling_rate
     extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=sample_rate)
     MusicgenProcessor(extractor, tokenizer).save_pretrained(new)

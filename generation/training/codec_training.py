@@ -30,6 +30,7 @@ UNQUANTISED_SHARE, FINAL_SHARE = (
     0.83,
 )  # of all steps: books begin after the first, tokens are final after the second
 SECONDS_BETWEEN_SAVES = 60
+LATENT_SPREAD = 256.0  # of an exported codec
 
 
 def codec_config() -> EncodecConfig:
@@ -144,17 +145,23 @@ def decode(codec: EncodecModel, codes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def unit_scale(codec: EncodecModel) -> None:
-    """Bring the latents to a spread of one, changing neither codes nor audio.
+def storable_scale(codec: EncodecModel) -> None:
+    """Bring the latents to a spread of LATENT_SPREAD, changing neither codes nor audio.
 
-    Training leaves their scale free and it drifts into the tens of thousands, which float16 weights cannot hold.
+    Training leaves their scale free and it drifts into the millions. Float16 files end at 65,504, so part of it goes
+    into the books and the rest into the decoder's first convolution. What the decoder computes stays as large: its
+    nonlinearities are not the same at another scale, and it needs float32 or bfloat16 to run.
     """
     books = [layer.codebook for layer in codec.quantizer.layers]
-    scale = books[0].embed.std()
+    scale = books[0].embed.std() / LATENT_SPREAD
     to_latents, from_latents = codec.encoder.layers[-1].conv, codec.decoder.layers[0].conv
     to_latents.weight = to_latents.weight / scale
     to_latents.bias.div_(scale)
     from_latents.weight = from_latents.weight * scale
+    for convolution in (to_latents, from_latents):
+        # The length of the stored direction is free as well: only its norm beside it counts.
+        stored = convolution.parametrizations.weight
+        stored.original1.div_(stored.original0)
     for book in books:
         book.embed.div_(scale)
         book.embed_avg.div_(scale)

@@ -18,11 +18,13 @@ from transformers import MusicgenConfig, MusicgenForConditionalGeneration, T5Tok
 from generation.engine.delay import DelayPattern
 
 from .checkpoint import model_config, new_model
-from .codec_training import SECONDS_BETWEEN_SAVES, load_codec, unit_scale
+from .codec_training import SECONDS_BETWEEN_SAVES, load_codec, storable_scale
 from .tokens import TokenPool
 
 CAPTION_DROPOUT = 0.15
-LENGTHS = (250, 500, 1000)  # frames of one training row
+#: Frames of one training row. The shortest are openings: what goes on is told by what was heard before, so it is the
+#: first second that teaches what the words mean, and a step of openings has the most captions.
+LENGTHS = (50, 250, 500, 1000)
 TOKENS_PER_STEP = 1000  # frames of all rows together
 
 
@@ -73,9 +75,13 @@ def start_weights(model: MusicgenForConditionalGeneration) -> None:
 
 
 def row_frames(rng: random.Random, progress: float) -> int:
-    """Short rows first; long ones, which teach form and far positions, towards the end."""
+    """Shorter rows first; long ones, which teach form and far positions, towards the end."""
     weights = (
-        (1.0, 0.0, 0.0) if progress < 0.5 else (0.5, 0.45, 0.05) if progress < 0.8 else (0.25, 0.6, 0.15)
+        (0.3, 0.7, 0.0, 0.0)
+        if progress < 0.5
+        else (0.55, 0.22, 0.18, 0.05)
+        if progress < 0.8
+        else (0.45, 0.15, 0.3, 0.1)
     )
     return rng.choices(LENGTHS, weights)[0]
 
@@ -105,7 +111,7 @@ def unseen_loss(
     model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, pool: TokenPool, *, captioned: bool
 ) -> list[float]:
     """Loss of each book on the same 16 five-second pieces outside the training seeds."""
-    codes, captions = pool.batch(random.Random(0), 16, LENGTHS[0])
+    codes, captions = pool.batch(random.Random(0), 16, LENGTHS[1])
     return _rounded(captioned_loss(model, tokenizer, codes, captions, [float(captioned)] * len(captions)))
 
 
@@ -132,21 +138,28 @@ class LanguageModelTraining:
             [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
             betas=(0.9, 0.95),
         )
-        self.saved, self.steps_done = run / "lm.pt", 0
+        self.saved, self.steps_done, self.restarted_at = run / "lm.pt", 0, 0
         if self.saved.exists():
             state = torch.load(self.saved, map_location=self.model.device, weights_only=True)
             self.model.load_state_dict(state["model"], strict=False)
             self.optimiser.load_state_dict(state["optimiser"])
-            self.steps_done = state["step"]
+            self.steps_done, self.restarted_at = state["step"], state.get("restarted_at", 0)
+
+    def progress(self, steps: int) -> float:
+        """How far the training is on its way to `steps`, 0 to 1; a restarted one began again in the middle."""
+        share = (self.steps_done - self.restarted_at) / max(1, steps - self.restarted_at)
+        return 0.5 + 0.5 * share if self.restarted_at else share
 
     def step(self, progress: float) -> Tensor:
         """One step, `progress` (0 to 1) of the way through the training. Gives the loss of each book, [K]."""
         rng = random.Random(self.steps_done)  # the step's own, so that a resumed run sees no batch twice
         falling = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate * min(1.0, (self.steps_done + 1) / 50) * falling
+            warm = min(1.0, (self.steps_done - self.restarted_at + 1) / 50)
+            group["lr"] = self.learning_rate * warm * falling
         frames = row_frames(rng, progress)
-        codes, captions = self.pool.batch(rng, TOKENS_PER_STEP // frames, frames)
+        later = 0.0 if frames == LENGTHS[0] else 0.4
+        codes, captions = self.pool.batch(rng, TOKENS_PER_STEP // frames, frames, later)
         keep = [float(rng.random() >= CAPTION_DROPOUT) for _ in captions]
         losses = captioned_loss(self.model, self.tokenizer, codes, captions, keep)
         self.optimiser.zero_grad()
@@ -163,27 +176,26 @@ class LanguageModelTraining:
             for name, weight in self.model.state_dict().items()
             if not name.startswith("audio_encoder.")
         }
-        state = {"model": weights, "optimiser": self.optimiser.state_dict(), "step": self.steps_done}
+        state: dict[str, object] = {"model": weights, "optimiser": self.optimiser.state_dict()}
+        state |= {"step": self.steps_done, "restarted_at": self.restarted_at}
         torch.save(state, self.saved.with_suffix(".new"))
         self.saved.with_suffix(".new").replace(self.saved)
 
 
-def train_language_model(run: Path, steps: int, minutes: float | None = None, device: str = "cpu") -> None:
+def train_language_model(run: Path, steps: int, *, restart: bool = False, device: str = "cpu") -> None:
     """Train, or go on training, the language model in `run` to `steps` steps; losses go to `lm.jsonl` there.
 
-    With `minutes` it ends after that time if that is earlier, and the learning rate falls accordingly.
+    `restart` lifts the learning rate of a finished training to half its height and lets it fall again.
     """
     training = LanguageModelTraining(run, device=device)
-    first = training.steps_done
+    if restart:
+        training.restarted_at = training.steps_done
     began = saved_at = time.monotonic()
     recent: list[Tensor] = []
-    last = first >= steps
-    while not last:
-        elapsed = (time.monotonic() - began) / (60 * minutes) if minutes else 0.0
-        progress = max(training.steps_done / steps, first / steps + (1 - first / steps) * elapsed)
-        recent.append(training.step(progress))
+    while training.steps_done < steps:
+        recent.append(training.step(training.progress(steps)))
         done, now = training.steps_done, time.monotonic()
-        last = done == steps or progress >= 1
+        last = done == steps
         if done % 50 == 0 or last:
             facts: dict[str, object] = {
                 "step": done,
@@ -219,5 +231,5 @@ def assembled(
         torch.load(run / "lm.pt", map_location="cpu", weights_only=True)["model"], strict=False
     )
     model.audio_encoder.load_state_dict(load_codec(run, model.config.audio_encoder).state_dict())
-    unit_scale(model.audio_encoder)
+    storable_scale(model.audio_encoder)
     return model, tokenizer

@@ -83,8 +83,10 @@ class TokenPool:
             if path.name not in self.shards:
                 self.shards[path.name] = torch.load(path, weights_only=True)
 
-    def batch(self, rng: random.Random, rows: int, frames: int) -> tuple[Tensor, list[str]]:
-        """Random pieces from one of their bars, mostly the first: codes [rows, K, frames] and a caption each."""
+    def batch(
+        self, rng: random.Random, rows: int, frames: int, later_share: float = 0.4
+    ) -> tuple[Tensor, list[str]]:
+        """Random pieces, codes [rows, K, frames], and a caption each; so large a share begins at a later bar."""
         fitting = [shard for shard in self.shards.values() if shard["codes"].shape[-1] >= frames]
         codes, captions = [], []
         for _ in range(rows):
@@ -92,7 +94,7 @@ class TokenPool:
             piece = rng.randrange(len(shard["codes"]))
             bar = shard["bars"][piece]
             later = (shard["codes"].shape[-1] - frames) // bar  # bars to start at beside the first
-            start = bar * rng.randint(1, later) if later and rng.random() < 0.4 else 0
+            start = bar * rng.randint(1, later) if later and rng.random() < later_share else 0
             codes.append(shard["codes"][piece, :, start : start + frames].long())
             captions.append(rng.choice(shard["captions"][piece]))
         return torch.stack(codes), captions
