@@ -22,7 +22,7 @@ MAX_CARDS = 60
 #: Prompts to click: what the demo model does well, and any other too.
 EXAMPLES = [
     "lo-fi hip hop with electric piano, bass and drums",
-    "house beat, four on the floor",
+    "hip hop drum beat, laid back",
     "calm music box lullaby",
     "peaceful church organ hymn",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PROMPTS = (
     "lo-fi hip hop with electric piano, bass and drums",
-    "house beat, four on the floor",
+    "hip hop drum beat, laid back",
     "calm music box lullaby",
     "peaceful church organ hymn",
     "slow piano ballad, soft and warm",
