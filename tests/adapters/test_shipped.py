@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from adapters.models import Adapter, AdapterSource
 from adapters.services.shipped import import_shipped
+from registry.catalog import DEMO_MODEL_ID
+from registry.models import ModelConfig
 from tests.adapters.test_importing import home, small_files, write_folder  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.django_db
@@ -58,3 +61,14 @@ def test_it_can_be_turned_off(shipped: Path, settings: Any) -> None:
     settings.STUDIO = settings.STUDIO.model_copy(update={"shipped_adapters": False})
     assert import_shipped(shipped) == []
     assert not Adapter.objects.exists()
+
+
+def test_those_that_ship_are_small_and_work_with_the_demo() -> None:
+    assert import_shipped() == ["Lullaby"]
+    demo = ModelConfig.objects.get(pk=DEMO_MODEL_ID)
+    assert {adapter.name for adapter in Adapter.objects.compatible_with(demo)} == {"Lullaby"}
+    for adapter in Adapter.objects.all():
+        assert adapter.file_bytes < 1_000_000
+        assert adapter.description.startswith("Whatever is asked for comes out softer")
+        raised = [weight for name, weight in load_file(adapter.path).items() if "lora_B" in name]
+        assert all(weight.abs().max() > 0 for weight in raised)
