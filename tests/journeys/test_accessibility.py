@@ -119,7 +119,7 @@ def test_a_comparison(page: Page, with_adapters: RunningStudio) -> None:
     page.locator(".adapter-link").click()
     expect(page.locator("#adapter-about")).to_contain_text("proven", timeout=PATIENCE_MS)
     page.get_by_label("Prompt", exact=True).fill("late trio")
-    page.get_by_label("Duration", exact=True).fill("20")
+    page.get_by_label("Duration", exact=True).fill("6")
     page.get_by_role("button", name="Make three takes").click()
     expect(page.locator(".lane progress")).to_have_count(1, timeout=PATIENCE_MS)
     assert_accessible(page)

@@ -275,7 +275,7 @@ def test_an_adapter_is_compared_by_ear(page: Page, filled: RunningStudio, demo_a
     watch(page)
     open_adapter(page, filled, "Jazz Trio v1.0")
     page.get_by_label("Prompt", exact=True).fill("late trio, slow")
-    page.get_by_label("Duration", exact=True).fill("20")
+    page.get_by_label("Duration", exact=True).fill("8")
     page.get_by_label("Seed", exact=True).fill("5")
     page.get_by_role("button", name="Make three takes").click()
     lanes = page.locator(".lane")
