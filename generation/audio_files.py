@@ -178,7 +178,9 @@ def _write(
 def _written_aside(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` that takes its name once the block has ended well."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=target.suffix + ".part", dir=target.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{target.stem}-", suffix=target.suffix + ".part", dir=target.parent
+    )
     os.close(handle)
     partial = Path(name)
     try:

@@ -26,7 +26,7 @@ from generation.partials import announcement as announce
 from generation.partials import out_of_band
 from generation.settings_page import settings_context
 from generation.switch_card import SwitchCard, switch_card
-from registry.events import ENGINE_GROUP
+from registry.events import ENGINE_GROUP, HOSTS_GROUP
 from registry.services import last_switch
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ class EngineConsumer(AsyncConsumer):
         if cls._task is None or cls._task.done():
             cls.dispatcher = Dispatcher()
             cls._task = asyncio.create_task(cls.dispatcher.run(), name="dispatcher")
+        # After the engine, which works without a channel layer, only later: and again now and then, since a layer
+        # forgets its groups.
+        await self.channel_layer.group_add(HOSTS_GROUP, self.channel_name)
 
     async def switch_requested(self, message: dict[str, Any]) -> None:
         """Somebody wants another model, or the end of a switch, or memory back."""
@@ -59,6 +62,13 @@ class EngineConsumer(AsyncConsumer):
         """Somebody wants a job to end; it may be in another host's hands."""
         if self.dispatcher is not None:
             await self.dispatcher.cancel(int(message["job_id"]))
+
+    @classmethod
+    async def drain_engine(cls, seconds: float) -> None:
+        """Take nothing new and give what is in hand so long to end. Returns when the engine has ended."""
+        if cls.dispatcher is not None and cls._task is not None:
+            await cls.dispatcher.drain(seconds)
+            await asyncio.gather(cls._task, return_exceptions=True)
 
     @classmethod
     async def stop_engine(cls) -> None:

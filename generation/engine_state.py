@@ -101,6 +101,9 @@ def _words_for(host: EngineHost, model_name: str, device: str) -> tuple[list[str
         return [model_name, device, "working"], f"{model_name} is making music on {_place(host)}.", "working"
     if host.state == "ready":
         return [model_name, device, "ready"], f"{model_name} is loaded on {_place(host)}.", "ready"
+    if host.state == "stopping":
+        detail = "The engine finishes what it has in hand and ends. Jobs wait until one runs again."
+        return [model_name, "stopping"], detail, "starting"
     if host.state == "starting":
         return [model_name, "starting"], "The engine is starting. Jobs can be queued meanwhile.", "starting"
     if host.last_error:

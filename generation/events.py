@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from registry.events import Hint
+from registry.events import HOSTS_GROUP, Hint
 
 
 def owner_group(owner_id: int) -> str:
@@ -57,22 +57,24 @@ class AccessChanged(OwnerHint):
 
 @dataclass(frozen=True)
 class JobSubmitted(Hint):
-    """To the engine: there is work in the queue."""
+    """To the engines: there is work in the queue."""
 
     type: ClassVar[str] = "job.submitted"
 
     @property
-    def group(self) -> None:
-        """The engine's own channel."""
+    def group(self) -> str:
+        """The engine hosts: whoever is free takes it."""
+        return HOSTS_GROUP
 
 
 @dataclass(frozen=True)
 class JobCancelRequested(Hint):
-    """To the engine: somebody wants this job to end."""
+    """To the engines: somebody wants this job to end."""
 
     type: ClassVar[str] = "job.cancel_requested"
     job_id: int
 
     @property
-    def group(self) -> None:
-        """The engine's own channel."""
+    def group(self) -> str:
+        """The engine hosts: one of them has it in hand."""
+        return HOSTS_GROUP

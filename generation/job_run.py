@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from django.db import InterfaceError, OperationalError
+
 from adapters.models import Adapter
 from adapters.services.proofs import FILE_CODES
 from generation import installation
-from generation.database import in_database
+from generation.database import in_database, written
 from generation.engine import protocol
 from generation.engine.frames import frames_for
-from generation.events import JobProgressed
+from generation.events import BoardChanged, JobProgressed
 from generation.models import Job, JobAdapter, JobStatus
 from generation.proof_run import NotProven, prove, require_proofs
 from generation.runner_pool import RunnerPool
@@ -89,7 +91,7 @@ class JobRun:
             )
         except (JobCancelled, DownloadCancelled):
             if self.stopping.is_set() and not self.cancelled.is_set():
-                await in_database(jobs.hand_back)(job, self.host, counts_as_attempt=False)
+                await self._hand_back(counts_as_attempt=False)
             else:
                 await self._end(JobStatus.CANCELLED, "Cancelled.", frames_done=job.frames_done)
         except AdapterGone as problem:
@@ -105,8 +107,8 @@ class JobRun:
             await self._fail(problem.error_code, str(problem), problem.detail)
         except RunnerDied as problem:
             logger.warning("the runner died during job %s: %s\n%s", job.pk, problem, problem.detail)
-            await in_database(self._note_death)(problem)
-            await in_database(jobs.hand_back)(job, self.host, counts_as_attempt=True)
+            await written(self._note_death)(problem)
+            await self._hand_back(counts_as_attempt=True)
         except OSError as problem:
             message = (
                 "The disk is full. Free some space in the studio's folder and try again."
@@ -114,6 +116,9 @@ class JobRun:
                 else "The take could not be written. Check that the studio's folder can be written to."
             )
             await self._fail("DISK_ERROR", message, str(problem))
+        except (OperationalError, InterfaceError):
+            # What was made is kept, and the job stays ours by its row until somebody finds that nobody works on it.
+            logger.exception("job %s waits for the database", job.pk)
         except Exception as problem:
             logger.exception("job %s met an unexpected error", job.pk)
             await self._fail(
@@ -166,14 +171,22 @@ class JobRun:
 
     async def _end(self, status: JobStatus, announcement: str, **fields: Any) -> None:
         # A short job may end between two looks: its last figures are written with its end.
-        await in_database(jobs.end_job)(
-            self.job,
-            status,
-            host=self.host,
-            announcement=announcement,
-            frames_total=self.job.frames_total,
-            **fields,
-        )
+        end = {"announcement": announcement, "frames_total": self.job.frames_total, **fields}
+        if not await written(jobs.end_job)(self.job, status, host=self.host, **end):
+            await self._see_how_it_ended(announcement)
+
+    async def _hand_back(self, *, counts_as_attempt: bool) -> None:
+        if not await written(jobs.hand_back)(self.job, self.host, counts_as_attempt=counts_as_attempt):
+            await self._see_how_it_ended("")
+
+    async def _see_how_it_ended(self, announcement: str) -> None:
+        """Somebody was faster, or we were and the database's answer was lost: then nobody was told yet."""
+        await written(self._read_status)()
+        await send(BoardChanged(owner_id=self.job.owner_id, announcement=announcement))
+
+    def _read_status(self) -> None:
+        status = Job.objects.filter(pk=self.job.pk).values_list("status", flat=True).first()
+        self.job.status = status or self.job.status
 
     async def _fail(self, code: str, message: str, detail: str) -> None:
         await self._end(
@@ -332,9 +345,8 @@ class JobRun:
                 "versions": runner.versions,
             },
         )
-        take = await in_database(takes.save_take)(
+        take = await in_database(takes.write_take)(
             self.job,
-            host=self.host,
             variation=variation,
             source=output,
             recipe=recipe,
@@ -342,7 +354,7 @@ class JobRun:
             render_seconds=0 if finished.cancelled else seconds,
             hostname=self.hostname,
         )
-        if take is None:
+        if await written(takes.keep_take)(take, self.job, host=self.host) is None:
             raise JobLost
 
 

@@ -37,8 +37,10 @@ ADAPTERS_FAULT: Final = proofs.FILE_CODES | {
     protocol.ADAPTER_UNSUPPORTED,
     protocol.ADAPTER_NO_EFFECT,
 }
-#: An idle engine looks for something to prove this often, in seconds.
+#: An idle engine looks for something to prove this often, in seconds; one that has been idle for a while, less often.
 LOOK_EVERY: Final = 2.0
+LOOK_RARELY_EVERY: Final = 10.0
+RARELY_AFTER: Final = 60.0
 #: It loads a model for nothing but a proof once it has been idle for so long, in seconds.
 LOAD_AFTER: Final = 10.0
 
@@ -128,7 +130,8 @@ class IdleProofs:
 
     async def prove_next(self, *, idle_seconds: float) -> bool:
         """Prove one adapter that nobody has proven. False when there is none to prove now."""
-        if time.monotonic() - self._looked_at < LOOK_EVERY:
+        every = LOOK_RARELY_EVERY if idle_seconds > RARELY_AFTER else LOOK_EVERY
+        if time.monotonic() - self._looked_at < every:
             return False
         loaded = {runner.model_id for runner in self.pool.living()}
         may_load = idle_seconds > LOAD_AFTER and not self.pool.is_resting

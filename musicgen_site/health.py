@@ -31,6 +31,7 @@ from generation.services.hosts import running_host
 
 logger = logging.getLogger(__name__)
 
+STOPPING: Final = "This process was asked to end."
 #: Each part gets this long to answer, in seconds; they are asked side by side.
 BOUND: Final = 2.0
 #: An answer holds this long, in seconds, however often somebody asks.
@@ -53,6 +54,8 @@ async def healthz(request: HttpRequest) -> HttpResponse:
 async def readyz(request: HttpRequest) -> HttpResponse:
     """200 when this process can serve, 503 with what is missing. Without an engine it can: jobs wait."""
     checks = await _kept_checks()
+    if _is_stopping:
+        checks = {**checks, "process": {"ok": False, "sentence": STOPPING}}
     missing = [check["sentence"] for name, check in checks.items() if name != "engine" and not check["ok"]]
     if missing:
         refusal = {"error": " ".join(missing), "error_code": "NOT_READY"}
@@ -61,6 +64,15 @@ async def readyz(request: HttpRequest) -> HttpResponse:
 
 
 Checks = dict[str, dict[str, Any]]
+
+_is_stopping = False
+
+
+def say_stopping() -> None:
+    """From now on this process is not ready: it was asked to end, and a proxy should send nobody here."""
+    global _is_stopping
+    _is_stopping = True
+
 
 _kept: tuple[float, Checks] | None = None
 # Checks that did not answer in time are still under way in their threads: no second one joins them.

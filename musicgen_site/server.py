@@ -15,8 +15,9 @@ from daphne.server import Server
 from twisted.internet import defer, reactor
 from twisted.python.failure import Failure
 
-from generation.engine_worker import EngineWorker
+from generation.engine_worker import EngineWorker, StopRequests
 from generation.housekeeper import Housekeeper
+from musicgen_site import health
 from musicgen_site.request_bodies import BODY, BodyOnDisk, BodyOnDiskFactory, with_bodies_from_disk
 
 # daphne 4.2.3 has no other way to choose the class of its requests.
@@ -24,6 +25,8 @@ daphne.server.HTTPFactory = BodyOnDiskFactory
 
 logger = logging.getLogger(__name__)
 
+#: Requests under way get this long to be answered when the server stops, in seconds.
+FINISH_BOUND = 3.0
 #: Open sockets get this long to close when the server stops, in seconds.
 CLOSE_BOUND = 3.0
 
@@ -49,6 +52,9 @@ class StudioServer(Server):
         self._on_listening = on_listening
         self._listening: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._requests = StopRequests()
+        self._ports: list[Any] = []
         self.failure = ""
         super().__init__(
             with_bodies_from_disk(application),
@@ -57,7 +63,9 @@ class StudioServer(Server):
             http_timeout=None,
             application_close_timeout=5,
             server_name="MusicGen Studio",
-            ready_callable=self._start_work,
+            ready_callable=self._begin,
+            # Ours let work end first.
+            signal_handlers=False,
         )
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
@@ -66,19 +74,38 @@ class StudioServer(Server):
             scope[BODY] = protocol.body
         return super().create_application(protocol, scope)
 
-    def _start_work(self) -> None:
+    def _begin(self) -> None:
         # daphne makes the reactor's loop the current one just before it calls this.
         loop = reactor._asyncioEventloop
+        self._requests.listen(loop)
+        self._ending = loop.create_task(self._end_when_asked())
         self._keeping = loop.create_task(self._housekeeper.run(), name="housekeeper")
         if self._worker is not None:
             self._listening = loop.create_task(self._worker.listen())
-            self._listening.add_done_callback(self._engine_ended)
+        # Also where the server ends without a signal: the address is taken.
         # Twisted takes a phase and an event here; its annotation knows only functions.
         reactor.addSystemEventTrigger("before", "shutdown", self._stop_work)  # type: ignore[arg-type]
 
-    def _engine_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("the engine's worker ended", exc_info=task.exception())
+    async def _end_when_asked(self) -> None:
+        """Pages are served until the engine has ended; then requests under way get a moment."""
+        await self._requests.asked.wait()
+        health.say_stopping()
+        if self._worker is not None:
+            await self._requests.drain()
+        for port in self._ports:
+            # An awaited one would wait for its connections.
+            defer.maybeDeferred(port.stopListening)
+        if under_way := self._requests_under_way():
+            await asyncio.wait(under_way, timeout=FINISH_BOUND)
+        self.stop()
+
+    def _requests_under_way(self) -> list[asyncio.Future[Any]]:
+        answers = [
+            details.get("application_instance")
+            for protocol, details in self.connections.items()
+            if isinstance(protocol, BodyOnDisk)
+        ]
+        return [answer for answer in answers if answer is not None and not answer.done()]
 
     def _stop_work(self) -> defer.Deferred[Any]:
         return defer.Deferred.fromFuture(asyncio.ensure_future(self._work_stopped()))
@@ -93,6 +120,7 @@ class StudioServer(Server):
     def listen_success(self, port: Any) -> None:
         """Say where the studio is; with port 0 the system has chosen one."""
         super().listen_success(port)
+        self._ports.append(port)
         address = port.getHost()
         self._on_listening(address.host, address.port)
 

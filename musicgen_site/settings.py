@@ -117,7 +117,14 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
         if STUDIO.redis_url is None
         else {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [STUDIO.redis_url], "prefix": "musicgen"},
+            # A receiver waits for 5 seconds at a time, which is also how long redis-py 8 waits for any answer: without
+            # a longer bound each quiet moment would look like a dead Redis.
+            "CONFIG": {
+                "hosts": [
+                    {"address": STUDIO.redis_url, "socket_timeout": 15.0, "socket_connect_timeout": 3.0}
+                ],
+                "prefix": "musicgen",
+            },
         }
     )
 }

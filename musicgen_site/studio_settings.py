@@ -86,6 +86,19 @@ class StudioSettings(BaseSettings):
         ge=0,
         description="Minutes after which a loaded model that nobody uses ends. The active one stays.",
     )
+    lease_seconds: float = Field(
+        default=30,
+        ge=2,
+        le=600,
+        description="Seconds after which a job goes to another engine when its own has stopped saying that it works.",
+    )
+    drain_seconds: float = Field(
+        default=30,
+        ge=0,
+        le=86_400,
+        description="Seconds that a running job gets to finish once `serve` or `runworker` is asked to end by SIGTERM;"
+        " then it goes back to the queue.",
+    )
     max_queued_jobs: int = Field(default=100, ge=1, description="Most unfinished jobs one person may have.")
     max_daily_seconds: int = Field(
         default=3600,

@@ -5,6 +5,7 @@ A hint says that a row changed. It carries no truth: who receives it reads the r
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
@@ -15,8 +16,12 @@ from django.db import transaction
 
 logger = logging.getLogger(__name__)
 
-#: Channel name on which the EngineConsumer listens.
+#: Channel name of the EngineConsumer, as `runworker generation` knows it.
 ENGINE_CHANNEL: Final = "generation"
+#: Group of every engine host: whoever is free takes what there is.
+HOSTS_GROUP: Final = "studio.hosts"
+#: Hints that are not sent within so many seconds are given up: whoever waits for a page waits for them.
+SEND_BOUND: Final = 2.0
 #: Group of every open page: the engine's state and the active model concern all.
 ENGINE_GROUP: Final = "studio.engine"
 
@@ -28,8 +33,8 @@ class Hint:
     type: ClassVar[str]
 
     @property
-    def group(self) -> str | None:
-        """Group of pages it goes to; None for the engine's own channel."""
+    def group(self) -> str:
+        """Group it goes to: of pages, or of engine hosts."""
         return ENGINE_GROUP
 
     def as_message(self) -> dict[str, Any]:
@@ -54,34 +59,30 @@ class SwitchChanged(Hint):
 
 @dataclass(frozen=True)
 class SwitchRequested(Hint):
-    """To the engine: somebody wants another model, or no longer."""
+    """To the engines: somebody wants another model, or no longer."""
 
     type: ClassVar[str] = "switch.requested"
 
     @property
-    def group(self) -> None:
-        """The engine's own channel."""
+    def group(self) -> str:
+        """The engine hosts."""
+        return HOSTS_GROUP
 
 
-async def send(hint: Hint) -> None:
-    """Send one hint now. A layer that is down or full is logged and no more: the rows already hold the truth."""
+async def send(*hints: Hint) -> None:
+    """Send hints now. A layer that is down or full is logged and no more: the rows already hold the truth."""
     layer = get_channel_layer()
     if layer is None:
         return
     try:
-        if hint.group is None:
-            await layer.send(ENGINE_CHANNEL, hint.as_message())
-        else:
-            await layer.group_send(hint.group, hint.as_message())
+        async with asyncio.timeout(SEND_BOUND):
+            for hint in hints:
+                await layer.group_send(hint.group, hint.as_message())
     except Exception as problem:  # noqa: BLE001 - whatever a layer raises, the verb has succeeded
-        logger.warning("hint %s was not sent: %s", hint.type, problem)
+        logger.warning("hints (%s) were not sent: %r", ", ".join(hint.type for hint in hints), problem)
 
 
 def send_on_commit(*hints: Hint) -> None:
     """Send hints once the rows they speak of can be read. For synchronous services."""
-
-    def deliver() -> None:
-        for hint in hints:
-            async_to_sync(send)(hint)
-
-    transaction.on_commit(deliver)
+    if hints:
+        transaction.on_commit(lambda: async_to_sync(send)(*hints))

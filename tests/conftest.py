@@ -199,6 +199,8 @@ def environment_for(home: Path) -> dict[str, str]:
         "MUSICGEN_SHIPPED_ADAPTERS": "false",
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
+        # A test that ends a studio does not wait for its job.
+        "MUSICGEN_DRAIN_SECONDS": "0",
     }
 
 

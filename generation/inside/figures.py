@@ -127,7 +127,7 @@ def engine_hosts() -> list[EngineHost]:
     """Every engine host that has a row, by machine and name. `is_alive` goes by its heartbeat alone, so that every
     machine tells the same.
     """
-    return list(EngineHost.objects.order_by("hostname", "name"))
+    return list(EngineHost.objects.with_silence().order_by("hostname", "name"))
 
 
 def jobs_in_hand(hosts: Iterable[EngineHost]) -> dict[str, list[Job]]:

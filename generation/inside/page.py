@@ -73,7 +73,7 @@ def _row(host: EngineHost, jobs: list[Job], names: dict[str, str]) -> HostRow:
         device=" · ".join(part for part in (device_word(host.device), host.device_name, host.dtype) if part),
         runners=runners,
         jobs=[_job_line(job) for job in jobs],
-        heartbeat_seconds=max(0.0, (timezone.now() - host.heartbeat_at).total_seconds()),
+        heartbeat_seconds=max(0.0, host.silence.total_seconds()),
     )
 
 

@@ -6,44 +6,50 @@ import os
 import platform
 
 import psutil
-from django.utils import timezone
 
 from generation.models import EngineHost
-from generation.models.engine_host import HEARTBEAT_BOUND
+from generation.process_identity import identity_of, is_of_here
 from registry.events import SwitchRequested, send_on_commit
 
 
 def running_host() -> EngineHost | None:
-    """The engine that serves everybody's jobs and was heard of lately; None when no server or worker runs."""
-    lately = EngineHost.objects.filter(
-        serves_all_jobs=True, heartbeat_at__gte=timezone.now() - HEARTBEAT_BOUND
-    ).order_by("-heartbeat_at")
+    """The engine that serves everybody's jobs and was heard of lately; None when no server or worker runs.
+
+    One that is about to end counts only where there is no other.
+    """
+    lately = EngineHost.objects.alive().filter(serves_all_jobs=True).order_by("-heartbeat_at")
     # Of this machine's own processes we need not wait for the silence: a killed one is gone at once.
-    return next((row for row in lately if row.hostname != platform.node() or process_lives(row)), None)
+    living = [row for row in lately if process_lives(row) is not False]
+    return min(living, key=lambda row: row.state == "stopping", default=None)
 
 
 def is_alive(name: str) -> bool:
     """Whether the host of that name lives, as far as can be told from here."""
     row = EngineHost.objects.filter(pk=name).first()
-    return row is not None and (process_lives(row) if row.hostname == platform.node() else row.is_alive)
+    if row is None:
+        return False
+    lives = process_lives(row)
+    return EngineHost.objects.alive().filter(pk=name).exists() if lives is None else lives
 
 
-def process_lives(row: EngineHost) -> bool:
-    """Whether the process of a row of this machine lives. A later one may have been given the same number."""
+def process_lives(row: EngineHost) -> bool | None:
+    """Whether the process of a row lives; None for one of another machine or container, which cannot be told here."""
+    if row.process:
+        return identity_of(row.pid) == row.process if is_of_here(row.process) else None
+    if row.hostname != platform.node():
+        return None
     if row.pid == os.getpid():
         return True
     try:
-        process = psutil.Process(row.pid)
-        return bool(process.create_time() <= row.started_at.timestamp() + 1)
+        # A later process may have been given the same number.
+        return bool(psutil.Process(row.pid).create_time() <= row.started_at.timestamp() + 1)
     except psutil.Error:
         return False
 
 
 def request_free_memory() -> int:
     """Ask every living engine to end its idle runners. Returns how many engines there are."""
-    asked = EngineHost.objects.filter(heartbeat_at__gte=timezone.now() - HEARTBEAT_BOUND).update(
-        free_memory_requested=True
-    )
+    asked = EngineHost.objects.alive().update(free_memory_requested=True)
     send_on_commit(SwitchRequested())
     return asked
 

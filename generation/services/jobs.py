@@ -5,11 +5,11 @@ Every change of status is a conditional update. Losing the race is a return valu
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any, Final
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -19,10 +19,9 @@ from generation.services.hosts import process_lives
 from generation.services.job_adapters import wishes_of
 from generation.services.line import tell_who_waits
 from generation.services.submission import GenerationRequest, submit_job
+from generation.services.takes import remove_leftovers
 from registry.events import send_on_commit
 
-#: How long a host may hold a job without renewing. It renews four times a second while it works.
-LEASE: Final = timedelta(seconds=30)
 #: A job whose model is not loaded lets others pass for this long.
 SWAP_PATIENCE: Final = timedelta(seconds=30)
 #: A job is begun this often before it counts as failed.
@@ -97,6 +96,11 @@ def dismiss_job(job: Job) -> bool:
 # What an engine host does.
 
 
+def _lease() -> timedelta:
+    """How long a host may hold a job without renewing. It renews four times a second while it works."""
+    return timedelta(seconds=settings.STUDIO.lease_seconds)
+
+
 def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection[str] = ()) -> Job | None:
     """A queued job, now held by `host`; None when nothing waits. Lost races are tried again.
 
@@ -116,7 +120,7 @@ def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection
         claimed = job.change_status(
             JobStatus.RUNNING,
             lease_owner=host,
-            lease_expires_at=now + LEASE,
+            lease_expires_at=now + _lease(),
             attempts=job.attempts + 1,
             started_at=job.started_at or now,
             stage="starting",
@@ -136,7 +140,7 @@ def write_progress(job: Job, host: str) -> bool | None:
         frames_done=job.frames_done,
         frames_total=job.frames_total,
         seconds_per_frame=job.seconds_per_frame,
-        lease_expires_at=timezone.now() + LEASE,
+        lease_expires_at=timezone.now() + _lease(),
     )
     if not updated:
         return None
@@ -178,13 +182,28 @@ def end_job(job: Job, status: JobStatus, *, host: str, announcement: str = "", *
     return ended
 
 
-def recover_jobs(host: str) -> int:
-    """Hand back the jobs of hosts that are gone: lease run out, or process dead on this machine. Returns how many."""
-    rows = EngineHost.objects.filter(hostname=platform.node())
-    dead = [row.name for row in rows if not process_lives(row)]
-    now = timezone.now()
-    running = Job.objects.filter(status=JobStatus.RUNNING).exclude(lease_owner=host)
-    lost = [*running.filter(lease_expires_at__lt=now), *running.filter(lease_owner__in=dead)]
-    recovered = sum(hand_back(job, job.lease_owner, counts_as_attempt=True) for job in lost)
-    EngineHost.objects.filter(name__in=dead).delete()
+def recover_jobs(host: str, *, lapsed: Callable[[Job], bool], in_hand: Collection[int] = ()) -> int:
+    """Hand back the jobs of hosts that are gone: lease `lapsed`, or process dead on this machine. Returns how many.
+
+    Also those that this host holds by its row and does not work on: their end could not be written, or their claim
+    was never heard of. `in_hand` are those that it does work on.
+    """
+    dead = {row.name for row in EngineHost.objects.all() if process_lives(row) is False}
+    running = Job.objects.filter(status=JobStatus.RUNNING)
+    recovered = 0
+    for job in running.exclude(lease_owner=host):
+        # Each is looked at, also those of the dead: a lease lapses by being looked at.
+        if lapsed(job) or job.lease_owner in dead:
+            recovered += _recover(job, counts_as_attempt=True)
+    for job in running.filter(lease_owner=host).exclude(pk__in=in_hand):
+        recovered += _recover(job, counts_as_attempt=False)
+    EngineHost.objects.filter(name__in=dead).exclude(name=host).delete()
     return recovered
+
+
+def _recover(job: Job, *, counts_as_attempt: bool) -> bool:
+    given = hand_back(job, job.lease_owner, counts_as_attempt=counts_as_attempt)
+    if given:
+        # Whoever held it can no longer make a row of a file that it wrote.
+        remove_leftovers(job)
+    return given

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from gated_configs.deeds import tell_deed
@@ -99,15 +100,41 @@ def save_take(
 ) -> Take | None:
     """Keep a runner's file as a take of a job that `host` holds. None when the job is no longer ours.
 
-    The source file is removed. A variation that has its take already keeps that one. Raises OSError for a full disk.
+    The source file is removed. A variation that has its take already keeps that one. Raises OSError for a full disk,
+    DatabaseError.
+    """
+    take = write_take(
+        job,
+        variation=variation,
+        source=source,
+        recipe=recipe,
+        frames=frames,
+        render_seconds=render_seconds,
+        hostname=hostname,
+    )
+    return keep_take(take, job, host=host)
+
+
+def write_take(
+    job: Job,
+    *,
+    variation: int,
+    source: Path,
+    recipe: dict[str, Any],
+    frames: int,
+    render_seconds: float,
+    hostname: str,
+) -> Take:
+    """Write a runner's file into the takes folder, for `keep_take` to make a row of. The source file is removed.
+
+    Raises OSError for a full disk.
     """
     name = f"{timezone.now():%Y%m%d}-{job.pk}-{variation + 1}-{secrets.token_hex(4)}.wav"
-    target = takes_folder() / name
     try:
-        written = audio_files.write_take_file(source, target, recipe)
+        written = audio_files.write_take_file(source, takes_folder() / name, recipe)
     finally:
         source.unlink(missing_ok=True)
-    take = Take(
+    return Take(
         owner_id=job.owner_id,
         job=job,
         variation=variation,
@@ -129,24 +156,55 @@ def save_take(
         render_seconds=render_seconds,
         host=hostname,
     )
+
+
+def keep_take(take: Take, job: Job, *, host: str) -> Take | None:
+    """Write the row of a take whose file is there. None, and no file, when the job is no longer ours.
+
+    May be called again when the database went away: the row may be there by then, so until that is known the file
+    stays. A variation that has its take already keeps that one. Raises DatabaseError.
+    """
+    if kept := Take.objects.filter(file_name=take.file_name).first():
+        return kept
     try:
         with transaction.atomic():
             # A host that slept past its lease must not save beside the one that took over.
             still_ours = Job.objects.filter(pk=job.pk, status=JobStatus.RUNNING, lease_owner=host).update(
                 attempts=job.attempts
             )
-            if not still_ours:
-                target.unlink(missing_ok=True)
-                return None
-            take.save()
-            send_on_commit(TakesChanged(owner_id=job.owner_id))
+            if still_ours:
+                take.pk = None  # of a try whose end was not heard of
+                take.save(force_insert=True)
+                send_on_commit(TakesChanged(owner_id=job.owner_id))
     except IntegrityError:
-        target.unlink(missing_ok=True)
-        return Take.objects.get(job=job, variation=variation)
-    except BaseException:
-        target.unlink(missing_ok=True)
+        take.path.unlink(missing_ok=True)
+        return Take.objects.get(job=job, variation=take.variation)
+    except (OperationalError, InterfaceError):
         raise
+    except BaseException:
+        take.path.unlink(missing_ok=True)
+        raise
+    if not still_ours:
+        take.path.unlink(missing_ok=True)
+        return None
     return take
+
+
+def remove_leftovers(job: Job) -> int:
+    """Remove files that a host wrote for a job and died before it wrote their rows. Returns how many.
+
+    Only of a job that nobody holds, or that who calls holds: nobody else can write their rows then.
+    """
+    ours = re.compile(rf"\.?\d{{8}}-{job.pk}-\d+-[0-9a-f]{{8}}[.-]")
+    folder = takes_folder()
+    left = [path for path in folder.iterdir() if ours.match(path.name)] if folder.is_dir() else []
+    named = set(
+        Take.objects.filter(file_name__in=[path.name for path in left]).values_list("file_name", flat=True)
+    )
+    leftovers = [path for path in left if path.name not in named]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
 
 
 def _title_in_trial(job: Job, recipe: dict[str, Any]) -> str:

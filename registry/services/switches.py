@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
@@ -18,8 +19,6 @@ from registry.events import EngineChanged, SwitchChanged, SwitchRequested, send_
 from registry.models import ModelConfig, ModelSwitch, SwitchStage
 from registry.services.models import ModelNotPlayable, activate_model, get_active_model, get_model_config
 
-#: How long a host may hold a switch without renewing. It renews several times a second while it works.
-LEASE: Final = timedelta(seconds=30)
 #: Switches that remaining times are told from.
 RECENT: Final = 5
 
@@ -130,6 +129,11 @@ def _can_cancel(stage: str) -> bool:
 # What an engine host does.
 
 
+def _lease() -> timedelta:
+    """How long a host may hold a switch without renewing. It renews several times a second while it works."""
+    return timedelta(seconds=settings.STUDIO.lease_seconds)
+
+
 def claim_switch(host: str) -> ModelSwitch | None:
     """The switch that waits to be carried out, now held by `host`; None when there is none."""
     switch = (
@@ -140,7 +144,7 @@ def claim_switch(host: str) -> ModelSwitch | None:
     if switch is None:
         return None
     claimed = ModelSwitch.objects.filter(pk=switch.pk, stage=SwitchStage.QUEUED, host="").update(
-        host=host, lease_expires_at=timezone.now() + LEASE
+        host=host, lease_expires_at=timezone.now() + _lease()
     )
     if not claimed:
         return None
@@ -155,7 +159,7 @@ def write_switch_progress(switch: ModelSwitch, host: str) -> bool | None:
         fraction=switch.fraction,
         bytes_done=switch.bytes_done,
         bytes_total=switch.bytes_total,
-        lease_expires_at=timezone.now() + LEASE,
+        lease_expires_at=timezone.now() + _lease(),
     )
     if not updated:
         return None
@@ -186,14 +190,16 @@ def complete_switch(switch: ModelSwitch, *, host: str) -> bool:
     return is_ours
 
 
-def recover_switches(*, is_alive: Callable[[str], bool]) -> int:
-    """End switches whose host is gone: the active model never changed. Returns how many."""
+def recover_switches(
+    *, is_alive: Callable[[str], bool], lapsed: Callable[[ModelSwitch], bool] = lambda switch: False
+) -> int:
+    """End switches whose host is gone, or has `lapsed`: the active model never changed. Returns how many."""
     recovered = 0
     for switch in (
         ModelSwitch.objects.filter(open_slot=True).exclude(host="").select_related("model", "previous")
     ):
-        expired = switch.lease_expires_at is not None and switch.lease_expires_at < timezone.now()
-        if not expired and is_alive(switch.host):
+        # Each is looked at, also those of the dead: a lease lapses by being looked at.
+        if not lapsed(switch) and is_alive(switch.host):
             continue
         stays = switch.previous.display_name if switch.previous else "the previous model"
         recovered += enter_stage(

@@ -21,6 +21,7 @@ from django.db import connections
 from gated_configs.wording import THIN_SPACE
 from generation import audio_files, cards
 from generation.dispatcher import Dispatcher
+from generation.host_row import HostRow
 from generation.models import EngineHost, Job, JobStatus, Take
 from generation.services import jobs
 from generation.services.submission import GenerationRequest, submit_job
@@ -196,7 +197,7 @@ def test_the_heartbeat_tells_what_the_engine_does(engine: Engine, owner: User) -
     row = host.get()
     assert (row.pid, row.model_id, row.device, row.dtype) == (os.getpid(), "musicgen-demo", "cpu", "float32")
     assert row.runner_memory_bytes is None or row.runner_memory_bytes > 10_000_000
-    assert row.is_alive
+    assert EngineHost.objects.alive().filter(pk=row.pk).exists()
 
 
 def test_nothing_is_left_in_scratch(engine: Engine, owner: User, settings: Any) -> None:
@@ -308,20 +309,24 @@ def test_a_cancel_while_loading_ends_the_job_at_once(engine: Engine, owner: User
     wait_until(nothing_is_left_over, seconds=20, what="a process for each loaded model and no other")
 
 
+def no_facts(active: str) -> dict[str, Any]:
+    return {"state": "ready"}
+
+
 def test_a_beat_that_comes_after_the_end_leaves_no_host_behind(owner: User) -> None:
     """Its thread cannot be cancelled with the loop that sent it."""
-    leaving = Dispatcher(only_switch=0)
-    leaving._announce()
-    assert EngineHost.objects.filter(pk=leaving.host).exists()
-    leaving._sign_off()
-    leaving._beat()
-    assert not EngineHost.objects.filter(pk=leaving.host).exists()
+    leaving = HostRow(serves_all=False)
+    leaving.announce()
+    assert EngineHost.objects.filter(pk=leaving.name).exists()
+    leaving.sign_off()
+    leaving.beat(no_facts)
+    assert not EngineHost.objects.filter(pk=leaving.name).exists()
 
 
 def test_a_host_that_was_taken_for_dead_comes_back_with_its_next_beat(owner: User) -> None:
-    living = Dispatcher(only_switch=0)
-    living._announce()
-    EngineHost.objects.filter(pk=living.host).delete()
-    living._beat()
-    assert EngineHost.objects.filter(pk=living.host).exists()
-    living._sign_off()
+    living = HostRow(serves_all=False)
+    living.announce()
+    EngineHost.objects.filter(pk=living.name).delete()
+    living.beat(no_facts)
+    assert EngineHost.objects.filter(pk=living.name).exists()
+    living.sign_off()

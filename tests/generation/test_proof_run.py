@@ -3,6 +3,7 @@
 One engine serves the whole module, so that every test also shows that the base is as it was.
 """
 
+import asyncio
 import os
 import signal
 from typing import Any
@@ -100,7 +101,7 @@ def test_an_adapter_for_a_model_that_is_not_loaded_is_proven_once_the_engine_has
     assert ModelConfig.objects.get(is_active=True) == mono
     wait_until(lambda: engine.pid_of(mono.pk) is not None, seconds=PATIENCE, what="the active model's load")
     engine.dispatcher._pool.touch(engine.dispatcher._pool.loaded(wide.pk))
-    engine.dispatcher._beat()
+    asyncio.run_coroutine_threadsafe(engine.dispatcher._beat(), engine._loop).result(timeout=30)
     assert EngineHost.objects.get(pk=engine.dispatcher.host).model_id == mono.pk, "pages name the active one"
 
 
