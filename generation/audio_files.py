@@ -6,6 +6,7 @@ numpy and soundfile are imported inside the functions: pages and commands that t
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -150,8 +151,10 @@ def _write(
 ) -> None:
     import soundfile
 
+    # In memory first: of a full disk libsndfile says "System error" and no more.
+    written = io.BytesIO()
     with soundfile.SoundFile(
-        path,
+        written,
         "w",
         samplerate=sample_rate,
         channels=samples.shape[1],
@@ -172,6 +175,7 @@ def _write(
         # libsndfile's Vorbis writer overflows its stack on one long write, so hand it over in pieces.
         for start in range(0, len(samples), sample_rate):
             file.write(samples[start : start + sample_rate])
+    path.write_bytes(written.getbuffer())
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
@@ -27,6 +28,20 @@ def in_database(function: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:
     return awaitable
 
 
+@contextmanager
+def going_on(to: logging.Logger, what: str) -> Iterator[None]:
+    """Nothing that goes wrong in the block ends who runs it: it is logged, and its loop tries again.
+
+    In one line where the database is away, which tells nothing of ours.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError) as problem:
+        to.warning("%s, the database is away: %s", what, str(problem).strip().partition("\n")[0])
+    except Exception:  # noqa: BLE001 - whatever it is, the loop of who asks must go on
+        to.exception("%s", what)
+
+
 def written(function: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:
     """The function, to be awaited, called again while the database is away. Raises what it raised last.
 
@@ -41,7 +56,7 @@ def written(function: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:
             except (OperationalError, InterfaceError) as problem:
                 if time.monotonic() > deadline:
                     raise
-                logger.warning("the database is away, trying again: %s", problem)
+                logger.warning("the database is away, trying again: %s", str(problem).partition("\n")[0])
             await asyncio.sleep(AGAIN_AFTER)
 
     return call

@@ -14,7 +14,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import DatabaseError
 
-from generation.database import in_database
+from generation.database import going_on, in_database
 from generation.host_row import HostRow
 from generation.job_log import logged
 from generation.job_run import JobRun
@@ -144,11 +144,9 @@ class Dispatcher:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self._pool.end_all()
-            try:
+            # Our process is gone in a moment, and others see that.
+            with going_on(logger, "the engine could not sign off"):
                 await in_database(self._row.sign_off)()
-            except DatabaseError:
-                # Our process is gone in a moment, and others see that.
-                logger.exception("the engine could not sign off")
             await send(EngineChanged())
 
     async def _begin(self) -> None:
@@ -170,7 +168,8 @@ class Dispatcher:
     async def _carry_out_jobs(self) -> None:
         while not self._stopping.is_set():
             self._job_hint.clear()
-            try:
+            # A database that is away for a moment must not end the engine: the next round tries again.
+            with going_on(logger, "the engine could not look for jobs"):
                 if not self._holds_jobs.is_set() and not self._draining.is_set():
                     # From the look at the switch's hold to the end of the job nobody may count us as idle.
                     self._no_job.clear()
@@ -179,11 +178,7 @@ class Dispatcher:
                     self._no_job.set()
                     if self.only_job is not None and not await self._is_unfinished(self.only_job):
                         return
-            except Exception:
-                # A database that is away for a moment must not end the engine: the next round tries again.
-                logger.exception("the engine's loop met an error and goes on")
-                self._no_job.set()
-                await asyncio.sleep(1)
+            self._no_job.set()
             await self._rest(self._job_hint)
 
     async def _do_something(self) -> bool:
@@ -213,12 +208,10 @@ class Dispatcher:
     async def _keep_order(self) -> None:
         """Mend what other hosts left, beside the work: a long job must not keep us from it."""
         while True:
-            try:
+            with going_on(logger, "what other hosts left could not be looked at"):
                 async with self._claiming:
                     in_hand = [self._job.job.pk] if self._job is not None else []
                     await in_database(self._recovery.recover)(in_hand)
-            except Exception:
-                logger.exception("what other hosts left could not be looked at")
             await asyncio.sleep(self._recovery.every_seconds)
 
     async def _prove_something(self) -> bool:
@@ -235,15 +228,12 @@ class Dispatcher:
         """Beside the jobs: a download may take an hour, in which music is made."""
         while not self._stopping.is_set():
             self._switch_hint.clear()
-            try:
+            with going_on(logger, "the engine could not look for switches"):
                 draining = self._draining.is_set()
                 switch = None if draining else await in_database(switches.claim_switch)(self.host)
                 if switch is not None:
                     await self._carry_out_switch(switch)
                     continue
-            except Exception:
-                logger.exception("the engine's loop met an error and goes on")
-                await asyncio.sleep(1)
             await self._rest(self._switch_hint)
 
     async def _carry_out_switch(self, switch: ModelSwitch) -> None:
@@ -300,11 +290,9 @@ class Dispatcher:
         return "none" if self._warmth.has_begun or self._warmth.last_error else "starting"
 
     async def _tell(self) -> None:
-        try:
+        # The next beat tells it again.
+        with going_on(logger, "the engine's state could not be stored"):
             await self._beat()
-        except DatabaseError:
-            # The next beat tells it.
-            logger.exception("the engine's state could not be stored")
         await send(EngineChanged())
 
     async def _beat(self) -> None:
@@ -313,7 +301,7 @@ class Dispatcher:
 
     async def _keep_beating(self) -> None:
         while True:
-            try:
+            with going_on(logger, "the engine's heartbeat could not be stored"):
                 state = self._state
                 await self._beat()
                 if state != self._last_state or state == "loading":
@@ -326,8 +314,6 @@ class Dispatcher:
                         memory_wanted=self._memory_wanted,
                         idle_seconds=time.monotonic() - self._busy_until if state == "ready" else 0,
                     )
-            except Exception:
-                logger.exception("the engine's heartbeat could not be stored")
             await asyncio.sleep(LOADING_HEARTBEAT_EVERY if self._state == "loading" else HEARTBEAT_EVERY)
 
     def _facts(self, active: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from django.db import InterfaceError, OperationalError
 from adapters.models import Adapter
 from adapters.services.proofs import FILE_CODES
 from generation import installation
-from generation.database import in_database, written
+from generation.database import going_on, in_database, written
 from generation.engine import protocol
 from generation.engine.frames import frames_for
 from generation.events import BoardChanged, JobProgressed
@@ -112,13 +112,13 @@ class JobRun:
         except OSError as problem:
             message = (
                 "The disk is full. Free some space in the studio's folder and try again."
-                if problem.errno == errno.ENOSPC
+                if problem.errno in (errno.ENOSPC, errno.EDQUOT)
                 else "The take could not be written. Check that the studio's folder can be written to."
             )
             await self._fail("DISK_ERROR", message, str(problem))
-        except (OperationalError, InterfaceError):
-            # What was made is kept, and the job stays ours by its row until somebody finds that nobody works on it.
-            logger.exception("job %s waits for the database", job.pk)
+        except (OperationalError, InterfaceError) as problem:
+            # What was made is kept, and the job stays ours by its row until we find that nobody works on it.
+            logger.warning("job %s is left, the database is away: %s", job.pk, problem)
         except Exception as problem:
             logger.exception("job %s met an unexpected error", job.pk)
             await self._fail(
@@ -144,10 +144,9 @@ class JobRun:
 
     async def _watch(self) -> None:
         while True:
-            try:
+            # The database may be away for a moment; the lease is longer than that.
+            with going_on(logger, f"progress of job {self.job.pk} could not be stored"):
                 await self.look()
-            except Exception:  # the database may be away for a moment; the lease is longer than that
-                logger.exception("progress of job %s could not be stored", self.job.pk)
             await asyncio.sleep(PROGRESS_EVERY)
 
     async def _until_stopped(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from generation import installation
-from generation.database import in_database
+from generation.database import going_on, in_database
 from generation.engine import protocol
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, Runner, RunnerDied
@@ -262,8 +262,7 @@ class SwitchRun:
 
     async def _watch(self) -> None:
         while True:
-            try:
+            # The database may be away for a moment; the lease is longer than that.
+            with going_on(logger, f"progress of switch {self.switch.pk} could not be stored"):
                 await self.look()
-            except Exception:  # the database may be away for a moment; the lease is longer than that
-                logger.exception("progress of switch %s could not be stored", self.switch.pk)
             await asyncio.sleep(PROGRESS_EVERY)

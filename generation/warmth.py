@@ -14,7 +14,7 @@ from typing import Final
 
 from django.conf import settings
 
-from generation.database import in_database
+from generation.database import going_on, in_database
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, RunnerDied
 from generation.services import hosts
@@ -49,15 +49,13 @@ class Warmth:
     async def keep_active_loaded(self) -> None:
         """Load the active model when nothing else is going on, and again should its runner die. Until cancelled."""
         while True:
-            try:
+            with going_on(logger, "the active model could not be made ready"):
                 active_is_loaded = bool(self.pool.loaded(self.active()))
                 if not active_is_loaded and self.is_idle() and not self.pool.is_resting:
                     model = await in_database(self._unloaded_active)()
                     if model is not None and model.pk != self._refused and self.is_idle():
                         await self._load(model)
                 self.has_begun = True
-            except Exception:
-                logger.exception("the active model could not be made ready, trying again")
             await asyncio.sleep(LOOK_EVERY)
 
     def _unloaded_active(self) -> ModelConfig | None:

@@ -5,6 +5,7 @@ The order of the stages, their times and their errors live here; the stages them
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from generation.engine.frames import frames_for
 from generation.engine.memory import is_out_of_memory
 from generation.engine.prompt import encode_prompt
 from generation.engine.protocol import (
+    DISK_ERROR,
     ENGINE_ERROR,
     INVALID_REQUEST,
     NON_FINITE,
@@ -71,12 +73,15 @@ def render(
         detail = f"{type(error).__name__}: {error}"
         if is_out_of_memory(error):
             raise EngineError(OUT_OF_MEMORY, _OUT_OF_MEMORY_MESSAGE, detail) from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise EngineError(DISK_ERROR, _DISK_MESSAGE, detail) from error
         raise EngineError(ENGINE_ERROR, _ENGINE_ERROR_MESSAGE, detail) from error
 
 
 _OUT_OF_MEMORY_MESSAGE = (
     "There was not enough memory for this take. Make it shorter, switch guidance off, or use a smaller model."
 )
+_DISK_MESSAGE = "The disk is full. Free some space in the studio's folder and try again."
 _TOO_STRONG_MESSAGE = (
     "With these adapters the model's output stopped being a number. Use a lower strength, or fewer of them."
 )

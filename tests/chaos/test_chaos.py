@@ -1,0 +1,22 @@
+"""The short form of `python -m tests.chaos`: each kind of accident once, over a few jobs, with a fixed seed."""
+
+import json
+
+import pytest
+
+from tests.chaos.killing import WEIGHTS
+from tests.chaos.run import chaos
+
+pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.redis]
+
+
+def test_every_job_ends_once_whatever_falls(
+    postgres_server: str, redis_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The servers of other tests are asked for only so that this one is skipped where they are missing."""
+    findings = chaos(kills=len(WEIGHTS), jobs=8, seed=11, webs=1, pause=(0.2, 1.0), say=print)
+    print(json.dumps(findings.counts, indent=2))
+    assert findings.faults == [], capsys.readouterr().out
+    assert findings.counts["kills"] == len(WEIGHTS), findings.counts
+    assert findings.counts["jobs"] >= 8
+    assert set(findings.counts["outcomes"]) <= {"finished", "failed"}
