@@ -60,7 +60,6 @@ class Dispatcher:
         self._recovery = Recovery(self._row)
         self._poll = POLL_BESIDE_HINTS if settings.STUDIO.redis_url else POLL
         self._pool = RunnerPool(keeps_spare=self._serves_all)
-        self._warmth = Warmth(self._pool, self._is_idle, lambda: self._active_id, self._tell)
         self._job: JobRun | None = None
         self._claiming = asyncio.Lock()  # from the row of a job to `_job`
         self._no_job = asyncio.Event()
@@ -75,6 +74,7 @@ class Dispatcher:
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
         self._proofs = IdleProofs(self._pool, self._stopping)
+        self._warmth = Warmth(self._pool, self._is_idle, lambda: self._active_id, self._tell, self._stopping)
         self._last_state = ""
         self._busy_until = time.monotonic()
         # What the last beat heard.
@@ -207,7 +207,7 @@ class Dispatcher:
 
     async def _keep_order(self) -> None:
         """Mend what other hosts left, beside the work: a long job must not keep us from it."""
-        while True:
+        while not self._stopping.is_set():
             with going_on(logger, "what other hosts left could not be looked at"):
                 async with self._claiming:
                     in_hand = [self._job.job.pk] if self._job is not None else []
@@ -300,7 +300,7 @@ class Dispatcher:
         self._active_id, self._memory_wanted = heard.active_id, heard.memory_wanted
 
     async def _keep_beating(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             with going_on(logger, "the engine's heartbeat could not be stored"):
                 state = self._state
                 await self._beat()

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 LISTEN_AGAIN_AFTER: Final = 1.0
 #: The engine joins its group again this often, in seconds: a layer forgets who is in it after a day.
 JOIN_EVERY: Final = 3600.0
+#: What was cancelled gets this long to end, in seconds.
+CANCEL_BOUND: Final = 1.0
 
 
 class StopRequests:
@@ -89,10 +91,11 @@ class EngineWorker(Worker):
                 for task in ended:
                     task.result()
         finally:
+            self.application_instances.pop(ENGINE_CHANNEL, None)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self.application_instances.pop(ENGINE_CHANNEL, None)
+            # Not for longer: a layer may swallow it.
+            await asyncio.wait(tasks, timeout=CANCEL_BOUND)
 
     async def application_checker(self) -> None:
         """What ends is seen where it is listened to."""
@@ -102,4 +105,4 @@ class EngineWorker(Worker):
         """End the engine, then the listening."""
         await EngineConsumer.stop_engine()
         listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        await asyncio.wait({listening}, timeout=2 * CANCEL_BOUND)

@@ -73,6 +73,7 @@ class JobRun:
     stopping: asyncio.Event
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    _over: bool = False
     # Told to downloads, which run in threads.
     _stop_fetching: threading.Event = field(default_factory=threading.Event)
     _runner: Runner | None = None
@@ -125,6 +126,7 @@ class JobRun:
                 "STUDIO_ERROR", "Something in the studio went wrong with this job.", repr(problem)
             )
         finally:
+            self._over = True
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
 
@@ -143,7 +145,8 @@ class JobRun:
         await send(JobProgressed(owner_id=job.owner_id, job_id=job.pk))
 
     async def _watch(self) -> None:
-        while True:
+        # Not until it is cancelled: on its way through asgiref 3.13 and redis 8.1 a cancel can be lost.
+        while not self._over:
             # The database may be away for a moment; the lease is longer than that.
             with going_on(logger, f"progress of job {self.job.pk} could not be stored"):
                 await self.look()

@@ -58,6 +58,7 @@ class SwitchRun:
     holds_jobs: asyncio.Event
     wait_for_jobs: Callable[[], Awaitable[object]]
     _stop: threading.Event = field(default_factory=threading.Event)
+    _over: bool = False
     _cancelled: bool = False
     _lost: bool = False
     _ended_previous: bool = False
@@ -87,6 +88,7 @@ class SwitchRun:
             logger.exception("switch %s met an unexpected error", self.switch.pk)
             await self._fail("STUDIO_ERROR", "Something in the studio went wrong.", repr(problem))
         finally:
+            self._over = True
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
             self.holds_jobs.clear()
@@ -261,7 +263,8 @@ class SwitchRun:
         await send(SwitchChanged())
 
     async def _watch(self) -> None:
-        while True:
+        # Not until it is cancelled: on its way through asgiref 3.13 and redis 8.1 a cancel can be lost.
+        while not self._over:
             # The database may be away for a moment; the lease is longer than that.
             with going_on(logger, f"progress of switch {self.switch.pk} could not be stored"):
                 await self.look()

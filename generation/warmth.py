@@ -38,6 +38,7 @@ class Warmth:
     #: Id of the active model as the last beat heard it: enough to see that nothing is to be done.
     active: Callable[[], str]
     tell: Callable[[], Awaitable[None]]
+    stopping: asyncio.Event
     #: The load under way: model id, stage, fraction.
     load_stage: tuple[str, str, float | None] | None = None
     #: Why the active model could not be loaded.
@@ -47,8 +48,8 @@ class Warmth:
     _refused: str = ""
 
     async def keep_active_loaded(self) -> None:
-        """Load the active model when nothing else is going on, and again should its runner die. Until cancelled."""
-        while True:
+        """Load the active model when nothing else is going on, and again should its runner die."""
+        while not self.stopping.is_set():
             with going_on(logger, "the active model could not be made ready"):
                 active_is_loaded = bool(self.pool.loaded(self.active()))
                 if not active_is_loaded and self.is_idle() and not self.pool.is_resting:

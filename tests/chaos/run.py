@@ -18,7 +18,7 @@ from tests.chaos.world import MODELS, World, running_world
 #: A lease short enough that sleeping past it does not take the day.
 LEASE_SECONDS = 6.0
 #: How long everything may take to settle after the last kill, by itself.
-SETTLE_SECONDS = 300.0
+SETTLE_SECONDS = 900.0
 
 
 @dataclass
