@@ -95,7 +95,10 @@ class EngineWorker(Worker):
             for task in tasks:
                 task.cancel()
             # Not for longer: a layer may swallow it.
-            await asyncio.wait(tasks, timeout=CANCEL_BOUND)
+            ended, _ = await asyncio.wait(tasks, timeout=CANCEL_BOUND)
+            for task in ended:
+                # The first one to fail has said it for all.
+                _ = task.cancelled() or task.exception()
 
     async def application_checker(self) -> None:
         """What ends is seen where it is listened to."""

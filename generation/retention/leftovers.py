@@ -44,7 +44,7 @@ FEW: Final = 10
 
 _TAKE = re.compile(r"\d{8}-\d+-\d+-[0-9a-f]{8}\.wav", re.ASCII)
 _WEIGHTS = re.compile(r"[0-9a-f]{64}\.safetensors", re.ASCII)
-_PART = re.compile(r"\.\w+\.(wav|flac|ogg|mp3)\.part", re.ASCII)
+_PART = re.compile(r"\.[\w-]+\.(wav|flac|ogg|mp3)\.part", re.ASCII)
 _CONVERTED = re.compile(r"\d{8}-\d+-\d+-[0-9a-f]{8}\.(flac|ogg|mp3)", re.ASCII)
 
 

@@ -29,6 +29,7 @@ class Submitter:
     jobs: int
     seed: int
     every_seconds: float
+    models: tuple[str, ...]
     sent: set[str] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -41,7 +42,7 @@ class Submitter:
                 "prompt": f"slow piano number {number}",
                 "duration_seconds": choose.choice([0.5, 2.0, 6.0, 12.0]),
                 "variations": choose.choice([1, 1, 1, 2]),
-                "model": choose.choice(MODELS),
+                "model": choose.choice(self.models),
                 "seed": number,
             }
             while not self._ended.is_set() and not self._submit(choose, wanted):
@@ -51,7 +52,7 @@ class Submitter:
                     self.world.ask(
                         choose.randrange(len(self.world.webs)),
                         "models/switch",
-                        {"model_id": choose.choice(MODELS)},
+                        {"model_id": choose.choice(self.models)},
                     )
             time.sleep(self.every_seconds)
 
@@ -75,14 +76,22 @@ class Submitter:
 
 
 def chaos(
-    *, kills: int, jobs: int, seed: int, webs: int, pause: tuple[float, float], say: Callable[[str], None]
+    *,
+    kills: int,
+    jobs: int,
+    seed: int,
+    webs: int,
+    pause: tuple[float, float],
+    say: Callable[[str], None],
+    models: tuple[str, ...] = MODELS,
 ) -> checks.Findings:
     """Run it and answer what was found. `pause` is the least and the most between two kills, in seconds."""
     settings = {"MUSICGEN_LEASE_SECONDS": f"{LEASE_SECONDS:g}", "MUSICGEN_DRAIN_SECONDS": "2"}
     with running_world(webs=webs, settings=settings, say=say) as world:
         began = time.monotonic()
         killer = Killer(world, seed, LEASE_SECONDS * 2, say)
-        sender = Submitter(world, jobs, seed, every_seconds=kills * sum(pause) / 2 / jobs * 0.9)
+        every_seconds = kills * sum(pause) / 2 / jobs * 0.9
+        sender = Submitter(world, jobs, seed, every_seconds, models)
         sending = threading.Thread(target=sender.run, daemon=True)
         sending.start()
         choose = random.Random(seed + 1)

@@ -8,17 +8,18 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from musicgen_site.benchmarks import adapters, memory, switching
+from musicgen_site.benchmarks import adapters, load, memory, switching
 
-BENCHMARKS = {"switching": switching.run, "adapters": adapters.run, "memory": memory.run}
+BENCHMARKS = {"switching": switching.run, "adapters": adapters.run, "memory": memory.run, "load": load.run}
 
 
 class Command(BaseCommand):
-    """Runs one of the benchmarks: `switching` of models, `adapters`, `memory` figures."""
+    """Runs one of the benchmarks: `switching` of models, `adapters`, `memory` figures, a `load` of many people."""
 
     help = (
         "Measure this machine: switching models, cold and warm, beside a fresh process; changing adapters "
-        "beside reloading the checkpoint; or memory figures of very large models beside accelerate's."
+        "beside reloading the checkpoint; memory figures of very large models beside accelerate's; or pages, "
+        "sockets and jobs of many people at once."
     )
     # `serve` checks the site; importing every page to do so again takes longer than the work.
     requires_system_checks: list[str] = []
@@ -43,6 +44,9 @@ class Command(BaseCommand):
         if options["name"] == "memory":
             self._tell_memory(figures)
             return
+        if options["name"] == "load":
+            self._tell_load(figures)
+            return
         self.stdout.write(f"{figures['hardware']}, checkpoint of {figures['checkpoint_bytes'] / 1e9:.2f} GB")
         if options["name"] == "switching":
             self._tell_switching(figures)
@@ -55,6 +59,23 @@ class Command(BaseCommand):
         self.stdout.write(
             f"A cold switch takes {figures['cold_to_fresh_process']:.2f} times a fresh process,"
             f" a warm one {figures['warm_to_fresh_process']:.3f} times."
+        )
+
+    def _tell_load(self, figures: dict[str, Any]) -> None:
+        self.stdout.write(figures["hardware"])
+        self.stdout.write(
+            f"{figures['sockets']} open sockets and {figures['jobs']} queued jobs, {figures['seconds']} s:"
+            f" 95 of 100 pages within {figures['page_p95_seconds']} s, answers of the API within"
+            f" {figures['api_p95_seconds']} s ({figures['probes']} of each)."
+        )
+        self.stdout.write(
+            f"{figures['messages']} messages, {figures['messages_lost']} of {figures['takes_to_tell']} takes not told,"
+            f" {figures['sockets_closed']} sockets closed; the web process held"
+            f" {figures['web_bytes'] / 1e6:.0f} MB at most."
+        )
+        self.stdout.write(
+            f"Jobs a minute: {figures['jobs_per_minute_1']} with one engine host,"
+            f" {figures['jobs_per_minute_2']} with two."
         )
 
     def _tell_adapters(self, figures: dict[str, Any]) -> None:
