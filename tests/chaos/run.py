@@ -97,8 +97,10 @@ def chaos(
         choose = random.Random(seed + 1)
         for number, kind in enumerate(killer.plan(kills), 1):
             time.sleep(choose.uniform(*pause))
-            struck = killer.strike(kind)
-            say(f"{number}/{kills} {kind}{'' if struck else ': none was there'}, {len(sender.sent)} jobs in")
+            if not killer.strike(kind):
+                say(f"{kind}: none was there, so it is the turn of a web process")
+                killer.strike("web", patience=120)
+            say(f"{number}/{kills} {kind}, {len(sender.sent)} jobs in")
         last_kill = time.monotonic()
         killer.wait_for_sleepers()
         try:
