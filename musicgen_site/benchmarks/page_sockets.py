@@ -29,6 +29,14 @@ class PageSocket:
     jobs_told: set[int] = field(default_factory=set)
     messages: int = 0
     is_open: bool = False
+    opened: int = 0
+
+    async def stay(self, host: str, port: int, cookie: str) -> None:
+        """Open it, and again whenever it is closed or refused, as a page does. Until cancelled."""
+        while True:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await self.listen(host, port, cookie)
+            await asyncio.sleep(1)
 
     async def listen(self, host: str, port: int, cookie: str) -> None:
         """Open it and read until cancelled, or until the server closes it. Raises OSError when it is refused."""
@@ -36,6 +44,7 @@ class PageSocket:
         try:
             await self._open(reader, writer, f"{host}:{port}", cookie)
             self.is_open = True
+            self.opened += 1
             while await self._read(reader, writer):
                 pass
         except asyncio.IncompleteReadError:

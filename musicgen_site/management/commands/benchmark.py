@@ -70,7 +70,7 @@ class Command(BaseCommand):
         )
         self.stdout.write(
             f"{figures['messages']} messages, {figures['messages_lost']} of {figures['takes_to_tell']} takes not told,"
-            f" {figures['sockets_closed']} sockets closed; the web process held"
+            f" {figures['sockets_opened_again']} sockets opened again; the web process held"
             f" {figures['web_bytes'] / 1e6:.0f} MB at most."
         )
         self.stdout.write(
