@@ -222,11 +222,19 @@ class Job(models.Model):
             row = row.filter(lease_owner=held_by)
         if new != JobStatus.RUNNING:
             fields = {"lease_owner": "", "lease_expires_at": None, **fields}
-        with transaction.atomic():
-            if row.update(status=new, **fields) != 1:
-                return False
-            for name, value in {"status": new, **fields}.items():
+        fields["status"] = new
+        before = {name: getattr(self, name) for name in fields}
+        try:
+            with transaction.atomic():
+                if row.update(**fields) != 1:
+                    return False
+                for name, value in fields.items():
+                    setattr(self, name, value)
+                if not self.is_unfinished:
+                    job_ended.send(sender=Job, job=self)
+        except BaseException:
+            # What was not written, or nobody knows whether it was, must not be taken for done: it may be tried again.
+            for name, value in before.items():
                 setattr(self, name, value)
-            if not self.is_unfinished:
-                job_ended.send(sender=Job, job=self)
+            raise
         return True

@@ -35,9 +35,9 @@ def readiness(url: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_what_runs_is_finished_and_a_second_signal_does_not_wait(
-    studio_environment: dict[str, str], slow_checkpoint: Path
+    prepared_environment: dict[str, str], slow_checkpoint: Path
 ) -> None:
-    environment = {**studio_environment, "MUSICGEN_DRAIN_SECONDS": "120"}
+    environment = {**prepared_environment, "MUSICGEN_DRAIN_SECONDS": "120"}
     make_demo_slow(environment, slow_checkpoint)
     with running_studio(environment) as studio:
         first = ask(studio, "generations", {"prompt": "slow piano", "duration_seconds": 6})["id"]

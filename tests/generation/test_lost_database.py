@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.db import OperationalError
+from django.db import OperationalError, connections
 
 from generation import database
-from generation.models import Job, JobQuerySet, JobStatus, Take
+from generation.models import Job, JobStatus, Take
 from generation.services import jobs, takes
 from tests.conftest import ROOT
 from tests.generation.music import HOST, make_running_job, make_take, recipe_for, save, tone
@@ -74,7 +74,8 @@ def test_an_end_whose_answer_was_lost_is_not_written_twice(
     owner: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_running_job(owner)
-    monkeypatch.setattr(JobQuerySet, "update", losing_answers(JobQuerySet.update, after=1))
+    wrapper = type(connections["default"])
+    monkeypatch.setattr(wrapper, "commit", losing_answers(wrapper.commit, after=1))
     assert not written(jobs.end_job, job, JobStatus.FINISHED, host=HOST), "the row has left our hands"
     assert Job.objects.get(pk=job.pk).status == JobStatus.FINISHED
 

@@ -13,8 +13,8 @@ from tests.generation.test_runworker import ask
 
 
 @pytest.mark.slow
-def test_a_page_of_the_benchmark_hears_what_a_page_hears(studio_environment: dict[str, str]) -> None:
-    with running_studio(studio_environment, options=["--no-engine"]) as studio:
+def test_a_page_of_the_benchmark_hears_what_a_page_hears(prepared_environment: dict[str, str]) -> None:
+    with running_studio(prepared_environment, options=["--no-engine"]) as studio:
         address = urlsplit(studio.url)
 
         async def scenario() -> PageSocket:
