@@ -28,7 +28,7 @@ BUILD_SECONDS: Final = 1.0
 #: Seconds on the clock from the question's arrival, so that a refusal is there within two on a busy machine too. One
 #: that has had next to no time of the processor till then is a real config on a machine that has none to give.
 CLOCK_SECONDS: Final = 1.25
-_STARVED_SECONDS: Final = 0.3
+_STARVED_SECONDS: Final = 0.6
 #: Seconds on the clock for whatever waits instead of computing.
 _LONGEST_SECONDS: Final = 20.0
 #: Address space beyond what the libraries take when loaded.

@@ -63,6 +63,8 @@ def _import_less(torch: Any) -> None:
     utilities.direct_transformers_import = lambda *_: library
     for name in _MODULES:
         importlib.import_module(name)
+    # Looked for here, by the name that official checkpoints give their tokenizer.
+    library.T5Tokenizer = importlib.import_module("transformers.models.t5.tokenization_t5").T5Tokenizer
 
 
 class _Unopened(ModuleType):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gated_configs.services import hub_configs
+from gated_configs.services import hub_configs, rate_limits
 from tests.hub import FakeHub
 from tests.memory.conftest import sample_config
 
@@ -44,6 +46,13 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gated_configs.hub.client.get_token", lambda: os.environ.get("HF_TOKEN"))
     monkeypatch.setattr(hub_configs, "PAUSES_SECONDS", (0.01,))
     monkeypatch.setattr(hub_configs, "_silent_until", {})
+
+
+@pytest.fixture
+def clock_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a limit comes back while a slow machine uses it up."""
+    now = time.time()
+    monkeypatch.setattr(rate_limits, "time", SimpleNamespace(time=lambda: now))
 
 
 @pytest.fixture

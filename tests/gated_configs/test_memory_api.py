@@ -356,6 +356,7 @@ def test_only_where_configs_are_posted_a_request_may_be_as_large() -> None:
         assert body_limit("POST", path) == MAX_BODY_BYTES
 
 
+@pytest.mark.usefixtures("clock_stands")
 def test_too_many_submissions_are_told_when_to_come_back(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_refused_paste_leaves_what_was_saved(alice: User) -> None:
     assert first.config.current == first.version
 
 
+@pytest.mark.usefixtures("clock_stands")
 def test_refused_pastes_count_for_the_rate(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(submission.SUBMISSIONS.per_person):
         with pytest.raises(InvalidConfig):
@@ -119,6 +120,7 @@ def test_refused_pastes_count_for_the_rate(alice: User, monkeypatch: pytest.Monk
     assert not UserModelConfig.objects.exists()
 
 
+@pytest.mark.usefixtures("clock_stands")
 def test_one_address_of_many_people_is_limited_too(db: None) -> None:
     people = [User.objects.create_user(f"person-{number}") for number in range(3)]
     for number in range(submission.SUBMISSIONS.per_address):

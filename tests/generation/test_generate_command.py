@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import re
 import signal
 import sqlite3
@@ -21,7 +20,7 @@ from django.core.management import CommandError, call_command
 
 from generation.audio_files import read_recipe
 from tests.adapters import made
-from tests.conftest import ROOT, running_studio, wait_until
+from tests.conftest import ROOT, environment_for, running_studio, wait_until
 from tests.site.test_studio_settings import manage
 from tests.slow_model import make_demo_slow
 
@@ -33,10 +32,7 @@ PATIENCE = 240
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A studio's environment for the whole module: commands that render share its home."""
-    hidden = ("MUSICGEN_", "DJANGO_", "DATABASE_URL", "REDIS_URL", "PYTEST_")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-    home = tmp_path_factory.mktemp("studio") / "home"
-    return {**inherited, "MUSICGEN_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return environment_for(tmp_path_factory.mktemp("studio") / "home")
 
 
 def generate(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

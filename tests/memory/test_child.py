@@ -162,7 +162,7 @@ def test_a_config_that_builds_for_ever_is_stopped(calculator: Calculator, config
     assert calculator.describe(sample_config("qwen3-0.6b")).parameters.total == 596_049_920
 
 
-@pytest.mark.parametrize(("used", "is_ended"), [(0.4, True), (0.0, False)])
+@pytest.mark.parametrize(("used", "is_ended"), [(0.8, True), (0.3, False)])
 def test_the_clock_ends_what_had_the_processor(used: float, is_ended: bool) -> None:
     ours, theirs = socket.socketpair()
     with subprocess.Popen([sys.executable, "-c", BUSY_THEN_WAITS, str(used)], stdout=subprocess.PIPE) as busy:

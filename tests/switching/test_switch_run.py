@@ -153,7 +153,9 @@ def test_jobs_wait_during_a_switch_and_finish_with_the_model_they_name(
         wait_until(engine.dispatcher._holds_jobs.is_set, seconds=PATIENCE, what="jobs being held")
         waiting = [submit(owner), submit(owner, model_id="alpha2"), submit(owner)]
         assert [job.model_id for job in waiting] == [DEMO, "alpha2", DEMO], "the old one is still the default"
-        asyncio.run_coroutine_threadsafe(engine.dispatcher._rest(), engine._loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(
+            engine.dispatcher._rest(engine.dispatcher._job_hint), engine._loop
+        ).result(timeout=30)
         assert set(Job.objects.values_list("status", flat=True)) == {JobStatus.QUEUED}
         assert active_id() == DEMO
     finally:
