@@ -368,6 +368,12 @@ def postgres_server() -> Iterator[str]:
         stack.enter_context(
             _server([*arguments, "-h", "127.0.0.1", "-c", "fsync=off"], port=port, cwd=folder, **account)
         )
+        # Its port is open some moments before it takes anybody in.
+        ready = [str(programs / "pg_isready"), "--host", "127.0.0.1", "--port", str(port), "--quiet"]
+        limit = time.monotonic() + 60
+        while subprocess.run(ready, check=False).returncode:
+            assert time.monotonic() < limit, "PostgreSQL did not become ready within 60 s"
+            time.sleep(0.05)
         yield f"postgres://postgres@127.0.0.1:{port}"
 
 
