@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gated_configs.wording import THIN_SPACE, ordinal, plain_number, rough_seconds, spoken_seconds
@@ -62,13 +63,21 @@ class JobCard:
 
 
 class Queue:
-    """Everybody's unfinished jobs, those that wait in the order of their turns: who waits for how long. Read once."""
+    """Everybody's unfinished jobs, those that wait in the order of their turns: who waits for how long.
+
+    Read once, and only for a card that asks.
+    """
 
     def __init__(self) -> None:
-        jobs = Job.objects.select_related("model")
-        self._running = list(jobs.filter(status=JobStatus.RUNNING))
-        self._line = list(jobs.filter(status=JobStatus.QUEUED).in_fair_order())
         self._speeds: dict[str, float | None] = {}
+
+    @cached_property
+    def _running(self) -> list[Job]:
+        return list(Job.objects.select_related("model").filter(status=JobStatus.RUNNING))
+
+    @cached_property
+    def _line(self) -> list[Job]:
+        return list(Job.objects.select_related("model").filter(status=JobStatus.QUEUED).in_fair_order())
 
     def _before(self, job: Job) -> list[Job]:
         """Jobs that start before a queued one; none before one that an engine has taken since it was read."""

@@ -59,7 +59,7 @@ class Dispatcher:
         self.host = self._row.name
         self._recovery = Recovery(self._row)
         self._poll = POLL_BESIDE_HINTS if settings.STUDIO.redis_url else POLL
-        self._pool = RunnerPool(keeps_spare=self._serves_all)
+        self._pool = RunnerPool(keeps_spare=self._serves_all and settings.STUDIO.spare_runner)
         self._job: JobRun | None = None
         self._claiming = asyncio.Lock()  # from the row of a job to `_job`
         self._no_job = asyncio.Event()

@@ -86,6 +86,11 @@ class StudioSettings(BaseSettings):
         ge=0,
         description="Minutes after which a loaded model that nobody uses ends. The active one stays.",
     )
+    spare_runner: bool = Field(
+        default=True,
+        description="Keep a process with its libraries imported ready for the next model, which halves the time of a"
+        " switch and holds some 400 MB. Only where memory is plenty, whatever this says.",
+    )
     lease_seconds: float = Field(
         default=30,
         ge=2,

@@ -21,6 +21,8 @@ if "MUSICGEN_TEST_HOME" not in os.environ:
 home = Path(os.environ["MUSICGEN_TEST_HOME"]) / os.environ.get("PYTEST_XDIST_WORKER", "")
 home.mkdir(parents=True, exist_ok=True)
 os.environ["MUSICGEN_HOME"] = str(home)
+# A process of its own with torch in it, for whichever engine a test starts.
+os.environ["MUSICGEN_SPARE_RUNNER"] = "false"
 # No test reaches the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = str(home / "hub")

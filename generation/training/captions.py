@@ -93,15 +93,18 @@ def describe(piece: Piece, seed: int) -> str:
     mood = rng.choice(moods) if rng.random() < 0.55 else ""
     tempo = _tempo_word(rng, piece.beats_per_minute) if rng.random() < 0.5 else ""
     bpm = round(piece.beats_per_minute) + rng.choice((-2, -1, 0, 0, 0, 0, 1, 2))
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         bpm = 5 * round(piece.beats_per_minute / 5)
+    # Numbers and keys are said far more often than people do: they are the hardest words to learn.
     tempo_mark = (
-        rng.choice((f"{bpm} bpm", f"at {bpm} bpm", f"around {bpm} bpm")) if rng.random() < 0.3 else ""
+        rng.choice((f"{bpm} bpm", f"at {bpm} bpm", f"at {bpm} bpm", f"around {bpm} bpm"))
+        if rng.random() < 0.6
+        else ""
     )
     key = f"{piece.tonic} {piece.mode}"
     key = (
         rng.choice((f"in {key}", f"in the key of {key}", key))
-        if rng.random() < 0.3 and not only_drums
+        if rng.random() < 0.5 and not only_drums
         else ""
     )
     names = dict.fromkeys(name for role, name in piece.roles.items() if role != "drums")

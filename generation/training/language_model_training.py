@@ -23,8 +23,9 @@ from .tokens import TokenPool
 
 CAPTION_DROPOUT = 0.15
 #: Frames of one training row. The shortest are openings: what goes on is told by what was heard before, so it is the
-#: first second that teaches what the words mean, and a step of openings has the most captions.
-LENGTHS = (50, 250, 500, 1000)
+#: first two seconds that teach what the words mean (two beats of the slowest tempo), and a step of openings has the most
+#: captions.
+LENGTHS = (100, 250, 500, 1000)
 TOKENS_PER_STEP = 1000  # frames of all rows together
 
 

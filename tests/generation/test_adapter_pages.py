@@ -28,7 +28,7 @@ from registry.models import ModelConfig
 from registry.services import activate_model
 from tests.adapters.zips import WEIGHTS, adapter_files, zipped
 from tests.generation.music import HOST, recipe_for, save
-from tests.generation.test_consumers import Page, rows
+from tests.generation.open_pages import Page, rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 

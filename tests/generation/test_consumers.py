@@ -2,21 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import User
 from django.test import Client
 
-from gated_configs.wording import THIN_SPACE
 from generation import events, routing
-from generation.consumers import EngineConsumer, StudioConsumer
+from generation.consumers import EngineConsumer
 from generation.engine_worker import EngineWorker
 from generation.models import Job, JobStatus, Take
 from generation.services import jobs, takes
@@ -25,71 +22,11 @@ from musicgen_site.access import socket_access
 from registry.events import ENGINE_CHANNEL, EngineChanged, send
 from registry.models import ModelConfig
 from tests.generation.music import HOST, make_job, make_running_job, make_take, save
+from tests.generation.open_pages import Page, rows, scenario_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
 
-Scenario = Callable[..., Awaitable[None]]
 OURS = [(b"host", b"localhost:8000"), (b"origin", b"http://localhost:8000")]
-
-
-def rows(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that uses the database, for use inside a scenario."""
-    wrapped: Callable[..., Any] = database_sync_to_async(function, thread_sensitive=False)
-    return wrapped
-
-
-class Page:
-    """An open page: the socket, and the HTML of each element that it was sent, newest last."""
-
-    def __init__(self, user: User, view: str = "studio") -> None:
-        self.socket = WebsocketCommunicator(StudioConsumer.as_asgi(), f"/ws/studio/?view={view}")
-        self.socket.scope["user"] = user
-        self.received: list[str] = []
-
-    async def open(self) -> str:
-        """Connect and return the snapshot."""
-        connected, _ = await self.socket.connect(timeout=20)
-        assert connected
-        return await self.next()
-
-    async def next(self, within: float = 20) -> str:
-        """The next push, with plain spaces."""
-        html: str = (await self.socket.receive_from(within)).replace(THIN_SPACE, " ")
-        self.received.append(html)
-        return html
-
-    async def until(self, words: str, within: float = 120) -> str:
-        """Read on until a push holds these words."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within
-        while words not in (html := await self.next(max(0.1, deadline - loop.time()))):
-            pass
-        return html
-
-    async def is_silent(self) -> bool:
-        """Whether nothing more was sent."""
-        return bool(await self.socket.receive_nothing(timeout=0.3))
-
-    async def close(self) -> None:
-        """Leave."""
-        await self.socket.disconnect(timeout=20)
-
-
-def scenario_of(*people: User, view: str = "studio") -> Callable[[Scenario], None]:
-    """Run a scenario with a page open for each person, and close them in any case."""
-
-    def run(scenario: Scenario) -> None:
-        async def whole() -> None:
-            pages = [Page(person, view) for person in people]
-            try:
-                await scenario(*pages)
-            finally:
-                for page in pages:
-                    await page.close()
-
-        async_to_sync(whole)()
-
-    return run
 
 
 # The snapshot.

@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.db import connections
 
 from generation.models import EngineHost, Job
+from generation.runner_pool import RunnerPool
 from generation.services.hosts import request_free_memory
 from registry.models import ModelConfig, SwitchStage
 from registry.services import get_model_config
@@ -187,3 +188,26 @@ def test_a_model_is_loaded_again_when_its_runner_dies(engine: Engine, owner: Use
     )
     until_finished(submit(owner))
     assert get_model_config(DEMO).is_active
+
+
+def test_the_next_model_takes_the_process_that_is_ready(engine: Engine, dwarfs: Path) -> None:
+    pool = engine.dispatcher._pool
+    following = dwarf("following", dwarfs / "mono")
+    assert on_loop(engine, prepare(pool)) is None, "these tests ask for none"
+    pool._keeps_spare = True
+    try:
+        ready = on_loop(engine, prepare(pool))
+        assert ready is not None
+        until_stage(switch_to(following), SwitchStage.READY)
+        assert engine.pid_of(following.pk) == ready
+    finally:
+        pool._keeps_spare = False
+        on_loop(engine, pool._end_spare())
+
+
+async def prepare(pool: RunnerPool) -> int | None:
+    """Have a spare process, where the engine keeps one, and answer its pid."""
+    pool.prepare_spare()
+    if pool._making_spare is not None:
+        await pool._making_spare
+    return pool._spare.pid if pool._spare is not None else None

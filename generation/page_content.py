@@ -1,0 +1,102 @@
+"""What an open page is sent when something changed: partials out of band, each read from the rows as they are now.
+
+Knows no socket. What the page shows is its `view`: studio, library, adapters, adapter-ID, adapter-ID-TRIAL, settings or
+shell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from generation import cards
+from generation.adapter_choices import adapter_choices, choices_context
+from generation.adapter_pages import push
+from generation.engine_state import engine_state
+from generation.model_limits import limits_context
+from generation.models import Job
+from generation.partials import announcement, out_of_band
+from generation.settings_page import settings_context
+from generation.switch_card import SwitchCard, switch_card
+from registry.services import last_switch
+
+
+@dataclass
+class Changes:
+    """What may have changed since a page was last told. Said twice it is still one thing to tell."""
+
+    engine: bool = False
+    switch: bool = False
+    #: A switch ended, so that the active model may be another one.
+    active_model: bool = False
+    adapters: bool = False
+    board: bool = False
+    takes: bool = False
+    #: Jobs that are further on.
+    jobs: set[int] = field(default_factory=set)
+    #: Sentences for people who listen to the page instead of looking at it; none may be lost.
+    announcements: list[str] = field(default_factory=list)
+
+    @classmethod
+    def everything(cls) -> Changes:
+        """All that a page shows: its first message."""
+        return cls(engine=True, switch=True, active_model=True, adapters=True, board=True, takes=True)
+
+    def __bool__(self) -> bool:
+        return self != Changes()
+
+
+def render(changes: Changes, view: str, user: Any) -> str:
+    """The partials that tell of these changes; empty where they are nothing to this view."""
+    html = ""
+    if changes.engine or changes.switch:
+        html += out_of_band("generation/_engine_chip.html", {"engine": engine_state()})
+    if changes.switch:
+        html += _switch(view, user, active_model=changes.active_model)
+    if changes.adapters or changes.active_model:
+        html += _adapters(view, user)
+    if view == "studio":
+        html += _studio(changes, user)
+    elif changes.board or changes.takes or changes.jobs:
+        html += push.comparison(view, user)
+    if changes.announcements:
+        html += announcement(" ".join(dict.fromkeys(changes.announcements)))
+    return html
+
+
+def _switch(view: str, user: Any, *, active_model: bool) -> str:
+    if view not in ("settings", "studio") and not view.startswith("adapter-"):
+        return ""
+    html = out_of_band("registry/_switch_status.html", {"switch_card": _switch_card()})
+    if active_model and view == "settings":
+        html += out_of_band("registry/_models.html", settings_context(user))
+    elif active_model and view == "studio":
+        html += out_of_band("generation/_model_limits.html", limits_context())
+    return html
+
+
+def _switch_card() -> SwitchCard | None:
+    switch = last_switch()
+    return switch_card(switch) if switch is not None else None
+
+
+def _adapters(view: str, user: Any) -> str:
+    """What the page says of adapters, which hangs on the active model."""
+    if view == "studio":
+        return out_of_band("generation/_adapter_choices.html", choices_context(user, adapter_choices()))
+    return push.verdicts(view, user)
+
+
+def _studio(changes: Changes, user: Any) -> str:
+    html = ""
+    if changes.board:
+        html += out_of_band("generation/_queue.html", {"cards": cards.board(user)})
+    elif changes.jobs:
+        jobs = Job.objects.for_user(user).on_the_board().select_related("model").filter(pk__in=changes.jobs)
+        html += "".join(
+            out_of_band("generation/_job_card.html", {"card": cards.card_of(job)}) for job in jobs
+        )
+    if changes.takes:
+        context = {"takes": cards.recent_takes(user), "examples": cards.EXAMPLES}
+        html += out_of_band("generation/_takes.html", context)
+    return html
