@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, Protocol
+from itertools import islice
+from typing import Any, ClassVar, Final, Protocol
 
 from generation.database import going_on, in_database
 from generation.open_sockets import open_sockets
-from generation.page_content import Changes, render
+from generation.page_content import Changes, Shared, render
 
 logger = logging.getLogger(__name__)
 
-#: Rest between two messages to a page, in seconds for each socket that this process holds.
+#: Rest between two tellings, in seconds for each socket that this process holds.
 REST_PER_SOCKET: Final = 0.004
-#: No page shows for longer, in seconds, what is no longer true.
+#: No page shows for much longer, in seconds, what is no longer true.
 LONGEST_REST: Final = 2.0
+#: So many audiences are read for at once, with one connection and one reading of what they share.
+AT_ONCE: Final = 25
 
 
 class Listener(Protocol):
@@ -37,13 +40,14 @@ class Listener(Protocol):
 class Audience:
     """The pages of one person that show the same view, in this process."""
 
-    _all: dict[tuple[int, str], Audience] = {}
+    _all: ClassVar[dict[tuple[int, str], Audience]] = {}
+    #: Those that something is to be told to, in the order in which they began to wait.
+    _waiting: ClassVar[dict[Audience, Changes]] = {}
+    _telling: ClassVar[asyncio.Task[None] | None] = None
 
     def __init__(self, user: Any, view: str) -> None:
         self.user, self.view = user, view
         self._listeners: set[Listener] = set()
-        self._changes = Changes()
-        self._telling: asyncio.Task[None] | None = None
 
     @classmethod
     def join(cls, listener: Listener, view: str) -> Audience:
@@ -58,28 +62,45 @@ class Audience:
         self._listeners.discard(listener)
         if not self._listeners:
             self._all.pop((self.user.pk, self.view), None)
-            if self._telling is not None:
-                self._telling.cancel()
+            self._waiting.pop(self, None)
 
     def note(self) -> Changes:
         """What is to be told soon, to be added to; at once, where nothing was told just before."""
-        if self._telling is None or self._telling.done():
-            self._telling = asyncio.create_task(self._tell(), name=f"pages of {self.user.pk}: {self.view}")
-        return self._changes
+        cls = type(self)
+        if cls._telling is None or cls._telling.done():
+            cls._telling = asyncio.create_task(cls._tell_all(), name="telling the pages")
+        return self._waiting.setdefault(self, Changes())
 
-    async def _tell(self) -> None:
-        while self._changes and self._listeners:
-            changes, self._changes = self._changes, Changes()
-            # Pages that could not be told are closed: they come back by themselves and are told everything.
-            is_read, html = False, ""
-            with going_on(logger, "pages were not told of a change"):
-                html = await in_database(render)(changes, self.view, self.user)
-                is_read = True
-            if not is_read:
-                for listener in tuple(self._listeners):
-                    await listener.close(code=1011)
-                return
-            if html:
-                told = (listener.send(text_data=html) for listener in tuple(self._listeners))
-                await asyncio.gather(*told, return_exceptions=True)
+    @classmethod
+    async def _tell_all(cls) -> None:
+        while cls._waiting:
+            waiting = len(cls._waiting)
+            while waiting > 0 and cls._waiting:
+                some = list(islice(cls._waiting, AT_ONCE))
+                waiting -= len(some)
+                await cls._tell(some, [cls._waiting.pop(audience) for audience in some])
             await asyncio.sleep(min(LONGEST_REST, REST_PER_SOCKET * open_sockets()))
+
+    @staticmethod
+    async def _tell(audiences: list[Audience], changes: list[Changes]) -> None:
+        wanted = [
+            (each, audience.view, audience.user) for each, audience in zip(changes, audiences, strict=True)
+        ]
+        for audience, html in zip(audiences, await in_database(_render_all)(wanted), strict=True):
+            for listener in tuple(audience._listeners):
+                with going_on(logger, "a page was not told of a change"):
+                    if html is None:
+                        # It comes back by itself and is told everything.
+                        await listener.close(code=1011)
+                    elif html:
+                        await listener.send(text_data=html)
+
+
+def _render_all(wanted: list[tuple[Changes, str, Any]]) -> list[str | None]:
+    """The message for each; None for one that could not be rendered, which is logged."""
+    shared, messages = Shared(), list[str | None]()
+    for changes, view, user in wanted:
+        messages.append(None)
+        with going_on(logger, "pages are not told of a change"):
+            messages[-1] = render(changes, view, user, shared)
+    return messages

@@ -79,10 +79,13 @@ class Queue:
     def _line(self) -> list[Job]:
         return list(Job.objects.select_related("model").filter(status=JobStatus.QUEUED).in_fair_order())
 
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {job.pk: place for place, job in enumerate(self._line)}
+
     def _before(self, job: Job) -> list[Job]:
         """Jobs that start before a queued one; none before one that an engine has taken since it was read."""
-        places = [other.pk for other in self._line]
-        return self._line[: places.index(job.pk)] if job.pk in places else []
+        return self._line[: self._places.get(job.pk, 0)]
 
     def position(self, job: Job) -> int:
         """Place in line of a queued job, 1 for the next one to start."""
@@ -117,10 +120,13 @@ class Queue:
         return self._speeds[model_id]
 
 
-def board(user: Any) -> list[JobCard]:
-    """Every card of this person: what runs and waits first, then what ended badly, newest first."""
+def board(user: Any, queue: Queue | None = None) -> list[JobCard]:
+    """Every card of this person: what runs and waits first, then what ended badly, newest first.
+
+    `queue` is one that was read for several people.
+    """
     jobs = Job.objects.for_user(user).on_the_board().complete()
-    queue = Queue()
+    queue = queue or Queue()
     unfinished = [job for job in jobs if job.is_unfinished]
     ended = sorted((job for job in jobs if not job.is_unfinished), key=lambda job: -job.pk)
     shown = [*unfinished, *ended][:MAX_CARDS]

@@ -16,7 +16,7 @@ from generation.audience import Audience
 from generation.database import in_database
 from generation.dispatcher import Dispatcher
 from generation.events import owner_group
-from generation.page_content import Changes, render
+from generation.page_content import Changes, Shared, render
 from registry.events import ENGINE_GROUP, HOSTS_GROUP
 
 
@@ -87,7 +87,7 @@ class StudioConsumer(AsyncWebsocketConsumer):
         for group in self.groups_joined:
             await self.channel_layer.group_add(group, self.channel_name)
         await self.accept()
-        if html := await in_database(render)(Changes.everything(), view, self.user):
+        if html := await in_database(render)(Changes.everything(), view, self.user, Shared()):
             await self.send(text_data=html)
         self.audience = Audience.join(self, view)
 

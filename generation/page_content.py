@@ -7,6 +7,7 @@ shell.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from generation import cards
@@ -19,6 +20,20 @@ from generation.partials import announcement, out_of_band
 from generation.settings_page import settings_context
 from generation.switch_card import SwitchCard, switch_card
 from registry.services import last_switch
+
+
+class Shared:
+    """What is the same for everybody, read once for all pages that are told together."""
+
+    @cached_property
+    def chip(self) -> str:
+        """The engine's state."""
+        return out_of_band("generation/_engine_chip.html", {"engine": engine_state()})
+
+    @cached_property
+    def queue(self) -> cards.Queue:
+        """Who waits for how long."""
+        return cards.Queue()
 
 
 @dataclass
@@ -40,23 +55,27 @@ class Changes:
     @classmethod
     def everything(cls) -> Changes:
         """All that a page shows: its first message."""
-        return cls(engine=True, switch=True, active_model=True, adapters=True, board=True, takes=True)
+        return cls(
+            engine=True,
+            switch=True,
+            active_model=True,
+            adapters=True,
+            board=True,
+            takes=True,
+        )
 
-    def __bool__(self) -> bool:
-        return self != Changes()
 
-
-def render(changes: Changes, view: str, user: Any) -> str:
+def render(changes: Changes, view: str, user: Any, shared: Shared) -> str:
     """The partials that tell of these changes; empty where they are nothing to this view."""
     html = ""
     if changes.engine or changes.switch:
-        html += out_of_band("generation/_engine_chip.html", {"engine": engine_state()})
+        html += shared.chip
     if changes.switch:
         html += _switch(view, user, active_model=changes.active_model)
     if changes.adapters or changes.active_model:
         html += _adapters(view, user)
     if view == "studio":
-        html += _studio(changes, user)
+        html += _studio(changes, user, shared)
     elif changes.board or changes.takes or changes.jobs:
         html += push.comparison(view, user)
     if changes.announcements:
@@ -87,10 +106,10 @@ def _adapters(view: str, user: Any) -> str:
     return push.verdicts(view, user)
 
 
-def _studio(changes: Changes, user: Any) -> str:
+def _studio(changes: Changes, user: Any, shared: Shared) -> str:
     html = ""
     if changes.board:
-        html += out_of_band("generation/_queue.html", {"cards": cards.board(user)})
+        html += out_of_band("generation/_queue.html", {"cards": cards.board(user, shared.queue)})
     elif changes.jobs:
         jobs = Job.objects.for_user(user).on_the_board().select_related("model").filter(pk__in=changes.jobs)
         html += "".join(

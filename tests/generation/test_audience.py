@@ -10,7 +10,7 @@ from django.db import OperationalError
 from generation import audience
 from generation.audience import Audience
 from generation.events import BoardChanged, TakesChanged
-from generation.page_content import Changes, render
+from generation.page_content import Changes, Shared, render
 from registry.events import EngineChanged, send
 from tests.generation.music import make_job
 from tests.generation.open_pages import Page, rows, scenario_of
@@ -23,9 +23,9 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[Changes]:
     """What was rendered after the snapshots, in order."""
     seen: list[Changes] = []
 
-    def noted(changes: Changes, view: str, user: Any) -> str:
+    def noted(changes: Changes, view: str, user: Any, shared: Shared) -> str:
         seen.append(changes)
-        return render(changes, view, user)
+        return render(changes, view, user, shared)
 
     monkeypatch.setattr(audience, "render", noted)
     return seen
