@@ -12,12 +12,11 @@ from urllib.parse import parse_qs
 from channels.consumer import AsyncConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 
-from generation.audience import Audience
+from generation.audience import Hall
 from generation.database import in_database
 from generation.dispatcher import Dispatcher
-from generation.events import owner_group
 from generation.page_content import Changes, Shared, render
-from registry.events import ENGINE_GROUP, HOSTS_GROUP
+from registry.events import HOSTS_GROUP
 
 
 class EngineConsumer(AsyncConsumer):
@@ -71,71 +70,32 @@ class EngineConsumer(AsyncConsumer):
 class StudioConsumer(AsyncWebsocketConsumer):
     """The socket of an open page: a full snapshot first, then each change as a partial swapped out of band.
 
-    What the page shows comes as `?view=` (`generation.page_content`).
+    What the page shows comes as `?view=` (`generation.page_content`). Hints reach it through the hall.
     """
 
-    audience: Audience | None = None
+    hall: Hall | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve the socket, and be told no more once that has ended, however it ends."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self.hall is not None:
+                await self.hall.leave(self)
 
     async def connect(self) -> None:
-        """Join the groups, then send the state of everything the page shows."""
+        """Have hints heard, then send the state of everything the page shows."""
         self.user = self.scope["user"]
         query = parse_qs(self.scope.get("query_string", b"").decode(errors="replace"))
-        view = query.get("view", ["shell"])[0]
-        self.groups_joined = [ENGINE_GROUP, owner_group(self.user.pk)]
-        # Groups before the snapshot: a change between the two is sent twice rather than lost. Hints wait for the end of
-        # this method, and the audience is joined last, so that nothing newer comes before the snapshot.
-        for group in self.groups_joined:
-            await self.channel_layer.group_add(group, self.channel_name)
+        self.view = query.get("view", ["shell"])[0]
+        self.hall = Hall.here()
+        # Before the snapshot: a change between the two is told twice rather than lost.
+        await self.hall.enter(self)
         await self.accept()
-        if html := await in_database(render)(Changes.everything(), view, self.user, Shared()):
+        everything = (Changes.everything(), self.view, self.user, Shared())
+        if html := await in_database(render)(*everything):
             await self.send(text_data=html)
-        self.audience = Audience.join(self, view)
-
-    async def disconnect(self, code: int) -> None:
-        """Leave the groups."""
-        if self.audience is not None:
-            self.audience.leave(self)
-        for group in getattr(self, "groups_joined", []):
-            await self.channel_layer.group_discard(group, self.channel_name)
+        self.hall.seat(self)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Pages say nothing over the socket: what they want, they post."""
-
-    # Hints. Each page has its own copy; pages that show the same are told together.
-
-    async def board_changed(self, message: dict[str, Any]) -> None:
-        """Cards came, went or changed status."""
-        changes = self._note()
-        changes.board = True
-        if sentence := message.get("announcement", ""):
-            changes.announcements.append(sentence)
-
-    async def job_progressed(self, message: dict[str, Any]) -> None:
-        """One running job is further on."""
-        self._note().jobs.add(message["job_id"])
-
-    async def takes_changed(self, message: dict[str, Any]) -> None:
-        """A take was saved or changed."""
-        self._note().takes = True
-
-    async def engine_changed(self, message: dict[str, Any]) -> None:
-        """The engine's state changed."""
-        self._note().engine = True
-
-    async def adapters_changed(self, message: dict[str, Any]) -> None:
-        """An adapter came, went, or was edited, or a proof came in."""
-        self._note().adapters = True
-
-    async def switch_changed(self, message: dict[str, Any]) -> None:
-        """A switch went on; when it ended, the active model may be another one."""
-        changes = self._note()
-        changes.switch = True
-        changes.active_model |= bool(message.get("finished"))
-
-    async def access_changed(self, message: dict[str, Any]) -> None:
-        """Whose page this is may have changed: it comes back by itself, and is looked at anew."""
-        await self.close(code=1012)
-
-    def _note(self) -> Changes:
-        assert self.audience is not None, "a hint is handled after connect"
-        return self.audience.note()

@@ -6,19 +6,23 @@ shell.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from adapters.events import AdaptersChanged
 from generation import cards
 from generation.adapter_choices import adapter_choices, choices_context
 from generation.adapter_pages import push
 from generation.engine_state import engine_state
+from generation.events import BoardChanged, JobProgressed, TakesChanged
 from generation.model_limits import limits_context
 from generation.models import Job
 from generation.partials import announcement, out_of_band
 from generation.settings_page import settings_context
 from generation.switch_card import SwitchCard, switch_card
+from registry.events import EngineChanged, SwitchChanged
 from registry.services import last_switch
 
 
@@ -63,6 +67,33 @@ class Changes:
             board=True,
             takes=True,
         )
+
+    @classmethod
+    def heard(cls, hint: dict[str, Any]) -> Changes:
+        """What a hint says. Raises KeyError for one that is none."""
+        return _HEARD[hint["type"]](hint)
+
+    def add(self, other: Changes) -> None:
+        """These and the others."""
+        for flag in ("engine", "switch", "active_model", "adapters", "board", "takes"):
+            setattr(self, flag, getattr(self, flag) or getattr(other, flag))
+        self.jobs |= other.jobs
+        self.announcements += other.announcements
+
+    def __bool__(self) -> bool:
+        return self != Changes()
+
+
+_HEARD: dict[str, Callable[[dict[str, Any]], Changes]] = {
+    BoardChanged.type: lambda hint: Changes(
+        board=True, announcements=[hint["announcement"]] if hint["announcement"] else []
+    ),
+    JobProgressed.type: lambda hint: Changes(jobs={hint["job_id"]}),
+    TakesChanged.type: lambda hint: Changes(takes=True),
+    EngineChanged.type: lambda hint: Changes(engine=True),
+    AdaptersChanged.type: lambda hint: Changes(adapters=True),
+    SwitchChanged.type: lambda hint: Changes(switch=True, active_model=hint["finished"]),
+}
 
 
 def render(changes: Changes, view: str, user: Any, shared: Shared) -> str:

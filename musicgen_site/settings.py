@@ -111,9 +111,11 @@ def _databases() -> dict[str, Any]:
 DATABASES = _databases()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# One ear hears for all pages of a process, and nothing may be lost while it is busy.
+_CAPACITY = 10_000
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": (
-        {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+        {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": _CAPACITY}}
         if STUDIO.redis_url is None
         else {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
@@ -124,6 +126,7 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
                     {"address": STUDIO.redis_url, "socket_timeout": 15.0, "socket_connect_timeout": 3.0}
                 ],
                 "prefix": "musicgen",
+                "channel_capacity": {"pages*": _CAPACITY},
             },
         }
     )

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 
 from generation import audience
-from generation.audience import Audience
+from generation.audience import Hall
 from generation.events import BoardChanged, TakesChanged
 from generation.page_content import Changes, Shared, render
 from registry.events import EngineChanged, send
@@ -100,10 +100,11 @@ def test_nobody_is_kept_who_has_left(owner: User) -> None:
     async def scenario(first: Page, second: Page) -> None:
         await first.open()
         await second.open()
-        assert len(Audience._all) == 1
+        assert len(Hall.here()._audiences) == 1
         await first.close()
         await send(EngineChanged())
         assert await second.next()
 
     scenario_of(owner, owner)(scenario)
-    assert Audience._all == {}
+    assert Hall._current is not None
+    assert Hall._current._audiences == {}
