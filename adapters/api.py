@@ -30,6 +30,7 @@ from adapters.services.importing import (
 )
 from adapters.services.uploads import zip_of
 from registry.api_schemas import ErrorOut
+from registry.media import MEDIA_AWAY
 from registry.models import ModelConfig
 from registry.services import NoActiveModel, get_active_model, get_model_config
 
@@ -42,6 +43,7 @@ _STATUS: Final = {
     "ADAPTER_TOO_LARGE": 413,
     "CONFIG_TOO_LARGE": 413,
     "DISK_FULL": 507,
+    MEDIA_AWAY: 503,
 }
 
 S = TypeVar("S", bound=Schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from django.core.exceptions import BadRequest, RequestDataTooBig
@@ -34,7 +35,10 @@ from generation.services.job_adapters import AdapterWish
 from generation.services.refusals import GenerationRefused, QuotaReached, StorageFull
 from generation.services.submission import GenerationRequest
 from generation.version import VERSION
+from registry.media import MEDIA_AWAY, MediaAway
 from registry.services import ModelNotFound, ModelNotPlayable, SwitchUnderWay, get_model_config
+
+logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 TOO_LARGE = f"The request is larger than {MAX_BODY_BYTES // 1024} kB. Shorten the prompt."
@@ -105,6 +109,12 @@ def _not_found(request: HttpRequest, problem: Http404) -> HttpResponse:
 @api.exception_handler(takes.TakeFileMissing)
 def _file_missing(request: HttpRequest, problem: takes.TakeFileMissing) -> HttpResponse:
     return _refuse(request, 410, str(problem), "TAKE_FILE_MISSING")
+
+
+@api.exception_handler(MediaAway)
+def _media_away(request: HttpRequest, problem: MediaAway) -> HttpResponse:
+    logger.warning("503: %s", problem.in_full)
+    return _refuse(request, 503, str(problem), MEDIA_AWAY)
 
 
 @api.exception_handler(ValidationError)
@@ -302,7 +312,16 @@ def take_detail(request: HttpRequest, take_id: int) -> Any:
 @api.api_operation(
     ["GET", "HEAD"],
     "/takes/{int:take_id}/audio",
-    response={200: None, 206: None, 304: None, 400: ErrorOut, 404: ErrorOut, 410: ErrorOut, 416: None},
+    response={
+        200: None,
+        206: None,
+        304: None,
+        400: ErrorOut,
+        404: ErrorOut,
+        410: ErrorOut,
+        416: None,
+        503: ErrorOut,
+    },
     tags=["takes"],
     operation_id="get_take_audio",
     url_name="take_audio",
@@ -323,7 +342,7 @@ def take_audio(
     try:
         return audio_response(
             request,
-            takes.file_in_format(take, wanted),
+            takes.opened_in_format(take, wanted),
             media_type=wanted.media_type,
             entity_tag=f"{take.sha256[:32]}-{wanted.name}",
             download_name=f"{name}-{take.pk}.{wanted.name}" if download else "",

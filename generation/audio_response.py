@@ -6,11 +6,10 @@ Django's FileResponse ignores ranges and reads the whole file under ASGI; player
 from __future__ import annotations
 
 import asyncio
-import os
+import io
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
@@ -21,6 +20,8 @@ from django.http import (
     HttpResponseNotModified,
     StreamingHttpResponse,
 )
+
+from registry.media import OpenedMedia
 
 CHUNK_BYTES: Final = 256 * 1024
 _ONE_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -53,24 +54,27 @@ def parse_range(header: str, size_bytes: int) -> tuple[int, int] | None:
 
 
 def audio_response(
-    request: HttpRequest, path: Path, *, media_type: str, entity_tag: str, download_name: str = ""
+    request: HttpRequest, opened: OpenedMedia, *, media_type: str, entity_tag: str, download_name: str = ""
 ) -> HttpResponseBase:
     """200, 206, 304 or 416 for a file. Takes never change, so browsers may keep them; `download_name` saves it.
 
-    Raises FileNotFoundError. Once it has answered, the file may be removed: it is open and read to its end.
+    The file is closed with the answer. One of a disk may be removed meanwhile: it is open and read to its end. Raises
+    what its `stream` raises.
     """
-    file = path.open("rb")
-    part = _Part(file, os.fstat(file.fileno()).st_size)
-    response = _answer(request, part, media_type, entity_tag, download_name)
+    try:
+        response = _answer(request, opened, media_type, entity_tag, download_name)
+    except BaseException:
+        opened.close()
+        raise
     if not response.streaming:
-        part.close()
+        opened.close()
     return response
 
 
 def _answer(
-    request: HttpRequest, part: _Part, media_type: str, entity_tag: str, download_name: str
+    request: HttpRequest, opened: OpenedMedia, media_type: str, entity_tag: str, download_name: str
 ) -> HttpResponseBase:
-    size_bytes = part.length
+    size_bytes = opened.size_bytes
     tag = f'"{entity_tag}"'
     headers = {
         "Accept-Ranges": "bytes",
@@ -94,7 +98,10 @@ def _answer(
     status = 206 if wanted else 200
     if request.method == "HEAD":
         return HttpResponse(status=status, headers=headers, content_type=media_type)
-    part.start, part.length = start, end - start + 1
+    length = end - start + 1
+    # Asked for before the first byte is sent: what a storage refuses can still be told.
+    stream = opened.stream(start, length) if length else io.BytesIO()
+    part = _Part(opened, stream, length)
     return StreamingHttpResponse(part, status=status, headers=headers, content_type=media_type)
 
 
@@ -107,16 +114,16 @@ def _names(header: str, tag: str) -> bool:
 class _Part:
     """Bytes of an open file, chunk by chunk. Django closes it with the response, read or not."""
 
-    file: BinaryIO
+    opened: OpenedMedia
+    stream: BinaryIO
     length: int
-    start: int = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        await asyncio.to_thread(self.file.seek, self.start)
         left = self.length
-        while left > 0 and (chunk := await asyncio.to_thread(self.file.read, min(CHUNK_BYTES, left))):
+        while left > 0 and (chunk := await asyncio.to_thread(self.stream.read, min(CHUNK_BYTES, left))):
             left -= len(chunk)
             yield chunk
 
     def close(self) -> None:
-        self.file.close()
+        self.stream.close()
+        self.opened.close()

@@ -27,6 +27,7 @@ from generation.services import hosts, jobs
 from generation.switch_run import SwitchRun
 from generation.warmth import Warmth
 from registry.events import EngineChanged, send
+from registry.media import probe
 from registry.models import ModelSwitch
 from registry.services import switches
 
@@ -75,6 +76,7 @@ class Dispatcher:
         self._stopping = asyncio.Event()
         self._proofs = IdleProofs(self._pool, self._stopping)
         self._warmth = Warmth(self._pool, self._is_idle, lambda: self._active_id, self._tell, self._stopping)
+        self._media_is_away = False
         self._last_state = ""
         self._busy_until = time.monotonic()
         # What the last beat heard.
@@ -183,6 +185,10 @@ class Dispatcher:
 
     async def _do_something(self) -> bool:
         """Carry out the next job, or prove an adapter. False when there is neither."""
+        if self._media_is_away:
+            # What was made could not be kept: jobs wait as they would for an engine.
+            await in_database(probe)()
+            self._media_is_away = False
         async with self._claiming:
             job = await in_database(jobs.claim_next_job)(
                 self.host,
@@ -199,6 +205,8 @@ class Dispatcher:
             await self._tell()
             await logged(self._job.job, self._job.carry_out())
         finally:
+            # Who only came for this job tries it again at once, and then it ends.
+            self._media_is_away = self._job.media_is_away and self._serves_all
             self._job = None
             self._no_job.set()
             self._busy_until = time.monotonic()

@@ -34,6 +34,7 @@ from generation.services.job_adapters import AdapterGone, adapters_of, use_of
 from generation.services.speed import seconds_per_audio_second
 from registry.downloads import DownloadCancelled, DownloadFailed
 from registry.events import send
+from registry.media import MEDIA_AWAY, MediaAway
 from registry.services import switches
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class JobRun:
     stopping: asyncio.Event
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    # Whether it went back for want of the storage.
+    media_is_away: bool = False
     _over: bool = False
     # Told to downloads, which run in threads.
     _stop_fetching: threading.Event = field(default_factory=threading.Event)
@@ -110,6 +113,11 @@ class JobRun:
             logger.warning("the runner died during job %s: %s\n%s", job.pk, problem, problem.detail)
             await written(self._note_death)(problem)
             await self._hand_back(counts_as_attempt=True)
+        except MediaAway as problem:
+            # Whoever is next may reach it; this engine takes nothing until it does itself.
+            logger.warning("job %s goes back: %s", job.pk, problem.in_full)
+            self.media_is_away = True
+            await self._hand_back(counts_as_attempt=True, reason=(MEDIA_AWAY, str(problem)))
         except OSError as problem:
             message = (
                 "The disk is full. Free some space in the studio's folder and try again."
@@ -177,8 +185,11 @@ class JobRun:
         if not await written(jobs.end_job)(self.job, status, host=self.host, **end):
             await self._see_how_it_ended(announcement)
 
-    async def _hand_back(self, *, counts_as_attempt: bool) -> None:
-        if not await written(jobs.hand_back)(self.job, self.host, counts_as_attempt=counts_as_attempt):
+    async def _hand_back(self, *, counts_as_attempt: bool, **reason: tuple[str, str]) -> None:
+        given = await written(jobs.hand_back)(
+            self.job, self.host, counts_as_attempt=counts_as_attempt, **reason
+        )
+        if not given:
             await self._see_how_it_ended("")
 
     async def _see_how_it_ended(self, announcement: str) -> None:
@@ -280,6 +291,7 @@ class JobRun:
         self.scratch.mkdir(parents=True, exist_ok=True)
         output = self.scratch / f"{self._request}.wav"
         before = job.frames_done
+        uses = [await written(use_of)(adapter, used.strength) for used, adapter in self._adapters]
         command = protocol.Generate(
             request=self._request,
             prompt=job.prompt,
@@ -290,7 +302,7 @@ class JobRun:
             top_k=job.top_k,
             top_p=job.top_p,
             output=str(output),
-            adapters=[use_of(adapter, used.strength) for used, adapter in self._adapters],
+            adapters=uses,
         )
         began = time.monotonic()
         first_frame: tuple[float, int] | None = None
@@ -320,7 +332,10 @@ class JobRun:
         if finished.output is None or is_unasked:
             output.unlink(missing_ok=True)
             raise JobCancelled
-        await self._keep(runner, variation, seed, finished, output, time.monotonic() - began)
+        try:
+            await self._keep(runner, variation, seed, finished, output, time.monotonic() - began)
+        finally:
+            output.unlink(missing_ok=True)
         if finished.cancelled:
             raise JobCancelled
 
@@ -347,7 +362,7 @@ class JobRun:
                 "versions": runner.versions,
             },
         )
-        take = await in_database(takes.write_take)(
+        take = await written(takes.write_take)(
             self.job,
             variation=variation,
             source=output,
@@ -355,6 +370,7 @@ class JobRun:
             frames=finished.frames,
             render_seconds=0 if finished.cancelled else seconds,
             hostname=self.hostname,
+            file_name=takes.new_file_name(self.job, variation),
         )
         if await written(takes.keep_take)(take, self.job, host=self.host) is None:
             raise JobLost

@@ -19,12 +19,13 @@ from django.db.models import Q
 from adapters.models import Adapter, AdapterProof, AdapterQuerySet, ProofStatus
 from adapters.services import proofs
 from generation import installation
-from generation.database import in_database
+from generation.database import in_database, written
 from generation.engine import protocol
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, Runner, RunnerDied
 from generation.services.job_adapters import use_of
 from registry.downloads import DownloadFailed
+from registry.media import MediaAway
 from registry.models import ModelConfig
 from registry.services import list_models, note_architecture
 
@@ -67,9 +68,10 @@ async def require_proofs(runner: Runner, model: ModelConfig, adapters: Iterable[
 async def prove(runner: Runner, model: ModelConfig, adapter: Adapter) -> AdapterProof:
     """Prove one adapter on a loaded model and keep the result, good or bad.
 
-    Raises NotProven, and keeps nothing, where it failed for another reason than the adapter's; RunnerDied.
+    Raises NotProven, and keeps nothing, where it failed for another reason than the adapter's; RunnerDied, MediaAway.
     """
-    command = protocol.Prove(request=f"prove-{adapter.pk}-{secrets.token_hex(4)}", adapter=use_of(adapter))
+    use = await written(use_of)(adapter)
+    command = protocol.Prove(request=f"prove-{adapter.pk}-{secrets.token_hex(4)}", adapter=use)
     answer = await runner.prove(command)
     if isinstance(answer, protocol.RequestFailed) and answer.error_code not in ADAPTERS_FAULT:
         raise NotProven(adapter, answer.error_code, answer.message, answer.detail)
@@ -146,6 +148,10 @@ class IdleProofs:
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
+        except MediaAway as problem:
+            self._looked_at = time.monotonic()
+            logger.warning("%s could not be proven: %s", adapter, problem.in_full)
+            return False
         except (NotProven, RunnerDied, LoadRefused, DownloadFailed) as problem:
             self._put_off.add((adapter.pk, model.pk))
             logger.warning("%s could not be proven on %s: %s", adapter, model, problem)

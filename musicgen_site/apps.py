@@ -1,6 +1,7 @@
 """The site's own rows, and who listens to what people do."""
 
 from django.apps import AppConfig
+from django.core import checks
 
 
 class MusicgenSiteConfig(AppConfig):
@@ -11,7 +12,9 @@ class MusicgenSiteConfig(AppConfig):
 
     def ready(self) -> None:
         """Begin to listen."""
+        from musicgen_site.checks import check_media_packages
         from musicgen_site.services import audit, open_pages
 
         audit.listen()
         open_pages.listen()
+        checks.register(check_media_packages)

@@ -28,6 +28,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from generation.services.hosts import running_host
+from registry.media import MediaAway, takes_media
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +90,10 @@ def forget() -> None:
 async def _kept_checks() -> Checks:
     global _kept
     if _kept is None or time.monotonic() - _kept[0] > KEEP_SECONDS:
-        found = await asyncio.gather(*(_check(name, *ask) for name, ask in _PARTS.items()))
-        _kept = (time.monotonic(), dict(zip(_PARTS, found, strict=True)))
+        # A folder of the home is looked at with the home.
+        parts = {name: ask for name, ask in _PARTS.items() if name != "media" or settings.STUDIO.media_url}
+        found = await asyncio.gather(*(_check(name, *ask) for name, ask in parts.items()))
+        _kept = (time.monotonic(), dict(zip(parts, found, strict=True)))
     return _kept[1]
 
 
@@ -160,9 +163,22 @@ def _engine() -> str:
         connections[DEFAULT_DB_ALIAS].close()
 
 
+@sync_to_async(thread_sensitive=False)
+def _media() -> str:
+    try:
+        takes_media().ping()
+    except MediaAway as problem:
+        return problem.detail
+    return ""
+
+
 _PARTS: Final[dict[str, tuple[Callable[[], Awaitable[str]], str]]] = {
     "database": (_database, "The database is not reachable, or needs `manage.py migrate`."),
     "channel_layer": (_channel_layer, "The channel layer is not reachable. Check REDIS_URL."),
     "home": (_home, "The studio's folder cannot be written to. Check the disk and MUSICGEN_HOME."),
+    "media": (
+        _media,
+        "The bucket of takes and adapters does not answer. Check MUSICGEN_MEDIA_URL and the storage.",
+    ),
     "engine": (_engine, "No engine is running. Jobs wait until one does."),
 }

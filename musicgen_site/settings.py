@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import SimpleLazyObject
 
 from musicgen_site.email_server import parse_email_url
+from musicgen_site.media_address import media_storages
 from musicgen_site.studio_settings import BASE_DIR, load_studio_settings, read_or_create_secret_key
 
 STUDIO = load_studio_settings()
@@ -187,6 +188,12 @@ CONTENT_SECURITY_POLICY = {
         "form-action": ["'self'"],
         "frame-ancestors": ["'none'"],
     }
+}
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    **media_storages(STUDIO.media_url),
 }
 
 STATIC_URL = "/static/"

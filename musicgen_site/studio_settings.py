@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from generation.webhooks.addresses import Allowed
 from musicgen_site.email_server import parse_email_url
+from musicgen_site.media_address import parse_media_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -198,6 +199,17 @@ class StudioSettings(BaseSettings):
         description="Redis, for several processes or machines, as in `redis://host:6379/0`.",
     )
 
+    media_url: str | None = Field(
+        default=None,
+        description="Bucket that keeps takes and adapters, for machines that share no folder, as in"
+        " `s3://bucket/studio?endpoint=https://storage.example`. Without it: the home.",
+    )
+    media_cache_gb: float = Field(
+        default=10,
+        gt=0,
+        description="With a bucket: most GB of adapters that one machine keeps copies of.",
+    )
+
     @field_validator("home")
     @classmethod
     def _absolute_home(cls, value: Path) -> Path:
@@ -226,6 +238,13 @@ class StudioSettings(BaseSettings):
     @classmethod
     def _email_url_is_understood(cls, value: str | None) -> str | None:
         parse_email_url(value)
+        return value
+
+    @field_validator("media_url")
+    @classmethod
+    def _media_url_is_understood(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_media_url(value)
         return value
 
     @property

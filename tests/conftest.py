@@ -391,6 +391,75 @@ def postgres(postgres_server: str) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+# --- Storage that speaks S3 ---
+
+
+@dataclass
+class StorageServer:
+    """A private server of the S3 protocol, in a thread. What it keeps outlives `stop` and `start`."""
+
+    port: int
+    _running: Any = None
+
+    def start(self) -> None:
+        """Listen on the port, as before."""
+        from moto.server import ThreadedMotoServer
+
+        self._running = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self._running.start()
+        self.port = self._running.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        """Be away."""
+        self._running.stop()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Be away while the block lasts."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def new_bucket(self) -> str:
+        """Make an empty bucket and answer its address for MUSICGEN_MEDIA_URL."""
+        import boto3
+
+        name = f"takes-{time.time_ns()}"
+        endpoint = f"http://127.0.0.1:{self.port}"
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **STORAGE_KEYS)
+        client.create_bucket(Bucket=name)
+        return f"s3://{name}/studio?endpoint={endpoint}&region=us-east-1"
+
+
+STORAGE_KEYS = {"aws_access_key_id": "studio", "aws_secret_access_key": "studio-secret"}
+#: The same as boto3 finds them.
+STORAGE_ENVIRONMENT = {name.upper(): value for name, value in STORAGE_KEYS.items()}
+
+
+@pytest.fixture(scope="session")
+def storage_server() -> Iterator[StorageServer]:
+    """The server of buckets."""
+    server = StorageServer(port=0)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(storage_server: StorageServer, settings: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket in which this process's studio keeps takes and adapters. Its address."""
+    from musicgen_site.media_address import media_storages
+
+    url = storage_server.new_bucket()
+    for name, value in STORAGE_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    settings.STORAGES = {**settings.STORAGES, **media_storages(url)}
+    settings.STUDIO = settings.STUDIO.model_copy(update={"media_url": url})
+    return url
+
+
 # --- Chromium ---
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock
 from adapters.format.errors import AdapterRefused
 from adapters.importing.zip_directory import too_large
 from gated_configs.wording import gigabytes
+from registry.media import MEDIA_AWAY, MediaAway
 
 DISK_FULL: Final = "DISK_FULL"
 STORAGE_ERROR: Final = "STORAGE_ERROR"
@@ -103,25 +104,27 @@ def hash_of(path: Path) -> str:
 
 
 @contextmanager
-def weights_lock(adapters: Path) -> Iterator[None]:
-    """Hold this while a file of weights gets its row, or loses its last one: the other then waits."""
-    adapters.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with FileLock(adapters / _LOCK_NAME):
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold this while what lies in the folder changes together with something else: others wait."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with FileLock(folder / _LOCK_NAME):
         yield
 
 
-def keep_weights(arrived: Path, adapters: Path, weights_sha256: str) -> None:
-    """Move weights to their final name, which is their hash. The same weights again replace themselves.
+def move_weights(arrived: Path, target: Path) -> None:
+    """Move weights to their place. The same weights again replace themselves.
 
-    Call it under `weights_lock`. Raises OSError; the final name then is as it was.
+    Raises OSError; the place then is as it was.
     """
     with arrived.open("rb+") as file:
         os.fsync(file.fileno())
-    arrived.replace(adapters / f"{weights_sha256}.safetensors")
+    arrived.replace(target)
 
 
 def storage_refusal(error: OSError) -> AdapterRefused:
     """What it means for people that a file cannot be written or read."""
+    if isinstance(error, MediaAway):
+        return AdapterRefused(MEDIA_AWAY, f"{error} Nothing was kept; try again later.", error.detail)
     detail = f"{type(error).__name__}: {error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return AdapterRefused(

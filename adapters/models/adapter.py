@@ -29,6 +29,7 @@ from adapters.format.compatibility import (
     judge,
 )
 from adapters.format.fingerprint import Fingerprint
+from registry.media import weights_media
 from registry.models import ModelConfig
 from registry.services import architecture_of
 
@@ -267,8 +268,8 @@ class Adapter(models.Model):
 
     @property
     def path(self) -> Path:
-        """Where its weights lie."""
-        return weights_path(self.weights_sha256)
+        """Where its weights lie on this machine. Raises NotImplementedError where they are kept in a bucket."""
+        return Path(weights_media().path(weights_name(self.weights_sha256)))
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -306,10 +307,9 @@ class Adapter(models.Model):
             )
 
 
-def weights_path(weights_sha256: str) -> Path:
-    """Where the weights of that hash lie in the home; the file need not be there."""
-    home: Path = settings.STUDIO.home
-    return home / "adapters" / f"{weights_sha256}.safetensors"
+def weights_name(weights_sha256: str) -> str:
+    """The name of the file of weights of that hash."""
+    return f"{weights_sha256}.safetensors"
 
 
 def describe_architecture(model: ModelConfig) -> Architecture:

@@ -5,6 +5,7 @@ One verb for the pages, the API, the admin and the command.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,13 +22,15 @@ from adapters.importing.contents import MAX_CONFIG_BYTES, Arrived, no_weights
 from adapters.importing.folder import copy_folder
 from adapters.importing.hub import fetch, parse_hub_id
 from adapters.importing.model_card import ModelCard, read_card, tidy_name
-from adapters.importing.store import arriving, hash_of, keep_weights, weights_lock
+from adapters.importing.store import arriving, hash_of
 from adapters.models import Adapter, AdapterSource
 from adapters.services.bases import believed_base
 from adapters.services.editing import Wording, check_base, checked, name_taken, taken_by
 from adapters.services.proofs import mark_sound
+from adapters.services.storage import has_weights, keep_weights, remove_weights, weights_lock
 from gated_configs.deeds import tell_deed
 from registry.events import send_on_commit
+from registry.media import MediaAway
 from registry.models import ModelConfig
 from registry.services import get_model_config
 
@@ -199,14 +202,13 @@ def _told(source: Source, arrived: Arrived) -> tuple[AdapterSource, str]:
 
 def _keep(row: Adapter, weights: Path, *, is_named: bool) -> ImportResult:
     """Move the weights to their place and save the row, unless that adapter is there. Raises AdapterRefused."""
-    adapters = settings.STUDIO.adapters_folder
-    with weights_lock(adapters):
+    with weights_lock():
         same = _same(row, is_named=is_named)
         if same is None and (other := taken_by(row.name, row.version)) is not None:
             raise name_taken(other)
-        is_shared = row.path.exists()
+        is_shared = has_weights(row.weights_sha256)
         # Also where the file is there: it may have been damaged since, and this one is known to be sound.
-        keep_weights(weights, adapters, row.weights_sha256)
+        keep_weights(weights, row.weights_sha256)
         if same is not None and _heal(same):
             return ImportResult(same, created=False)
         try:
@@ -216,7 +218,8 @@ def _keep(row: Adapter, weights: Path, *, is_named: bool) -> ImportResult:
                 send_on_commit(AdaptersChanged())
         except BaseException as error:
             if not is_shared:
-                row.path.unlink(missing_ok=True)
+                with contextlib.suppress(MediaAway):  # the clean-up finds it
+                    remove_weights(row.weights_sha256)
             # Another machine may have taken the name meanwhile: the lock is this one's alone.
             other = taken_by(row.name, row.version) if isinstance(error, IntegrityError) else None
             if other is not None:

@@ -1,4 +1,7 @@
-"""How much of the disk each part of the home takes. Looks at files: rows know nothing of caches and leftovers."""
+"""How much of the disk each part of the home takes. Looks at files: rows know nothing of caches and leftovers.
+
+What lies in a bucket is told from rows: to look there would be a request for each thousand files.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import os
 import shutil
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from django.conf import settings
 
-from generation.retention.media import bytes_below
+from adapters.models import Adapter
+from generation.services.storage import total_storage
+from registry.media import takes_media
+from registry.media.files import bytes_below
 
 #: Looking takes a moment on a full studio, so what was seen holds for this long, in seconds.
 KEEP_SECONDS: Final = 60.0
@@ -22,11 +28,12 @@ REST: Final = "database and the rest"
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Bytes by folder of the home, largest first, and the disk that they lie on."""
+    """Bytes by folder of the home, largest first, and the disk that they lie on; and bytes in a bucket by kind."""
 
     parts: dict[str, int]
     total_bytes: int
     free_bytes: int
+    in_bucket: dict[str, int] = field(default_factory=dict)
 
     @property
     def used_bytes(self) -> int:
@@ -62,7 +69,14 @@ def _look(home: Path) -> DiskUse:
                 parts[name] = parts.get(name, 0) + size
     disk = shutil.disk_usage(there)
     ordered = dict(sorted(parts.items(), key=lambda part: -part[1]))
-    return DiskUse(ordered, disk.total, disk.free)
+    return DiskUse(ordered, disk.total, disk.free, _in_bucket())
+
+
+def _in_bucket() -> dict[str, int]:
+    if not takes_media().is_remote:
+        return {}
+    weights = dict(Adapter.objects.values_list("weights_sha256", "file_bytes"))  # several may share a file
+    return {"takes": total_storage().used_bytes, "adapters": sum(weights.values())}
 
 
 def _size_of(entry: os.DirEntry[str]) -> int:

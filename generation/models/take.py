@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from generation.models.job import Job, JobStatus
 from generation.models.job_adapter import adapter_label
+from registry.media import takes_media
 from registry.models import ModelConfig, whole_if_equal
 
 #: Width and height of the picture's coordinates.
@@ -112,8 +113,8 @@ class Take(models.Model):
 
     @property
     def path(self) -> Path:
-        """Where the file lies."""
-        return Path(settings.STUDIO.home) / "takes" / self.file_name
+        """Where the file lies on this machine. Raises NotImplementedError where takes are kept in a bucket."""
+        return Path(takes_media().path(self.file_name))
 
     @property
     def display_title(self) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,17 +18,17 @@ from typing import Final
 from django.conf import settings
 from django.utils import timezone
 
-from adapters.importing.store import weights_lock
 from adapters.models import Adapter
+from adapters.models.adapter import weights_name
+from adapters.services.storage import weights_lock
 from generation.models import DeliveryStatus, EngineHost, JobAdapter, JobStatus, Take, WebhookDelivery
-from generation.retention import media
-from generation.retention.media import Found
 from generation.retention.rules import BATCH, Finding, Look, Removal
 from generation.services import storage, takes
 from generation.services.adapters import is_being_read
+from registry.media import ASIDE, Found, Media, files, takes_media, weights_media
 
 HOUR: Final = 3600.0
-#: A file without a row is left alone for so long, in seconds: clocks of machines that share a folder differ.
+#: A file without a row is left alone for so long, in seconds: clocks of machines that share files differ.
 ORPHAN_AGE: Final = 24 * HOUR
 #: The same where somebody asks for it at once.
 ORPHAN_AGE_AT_ONCE: Final = 0.25 * HOUR
@@ -53,9 +55,9 @@ def _scratch() -> Path:
 
 
 def _entry(folder: Path, found: Found, reason: str) -> Removal:
-    size = found.size_bytes if found.is_file else media.bytes_below(folder / found.name)
+    size = found.size_bytes if found.is_file else files.bytes_below(folder / found.name)
     what = f"{folder.name}/{found.name}"
-    return Removal(what, size, reason, partial(media.remove_entry, folder, found.name))
+    return Removal(what, size, reason, partial(files.remove_entry, folder, found.name))
 
 
 def find_half_made(look: Look) -> Finding:
@@ -64,18 +66,18 @@ def find_half_made(look: Look) -> Finding:
     scratch, incoming = _scratch(), Path(settings.STUDIO.home) / "incoming"
     removals = [
         _entry(scratch, found, "its engine is gone")
-        for found in media.entries_in(scratch)
+        for found in files.entries_in(scratch)
         if found.name not in hosts and found.age_seconds > PART_AGE
     ]
     removals += [
         _entry(incoming, found, "an upload or import that never ended")
-        for found in media.entries_in(incoming)
+        for found in files.entries_in(incoming)
         if found.age_seconds > INCOMING_AGE
     ]
-    for folder in (takes.takes_folder(), takes.converted_folder()):
+    for folder in (settings.STUDIO.takes_folder, takes.converted_folder()):
         removals += [
             _entry(folder, found, "half written")
-            for found in media.files_in(folder)
+            for found in files.files_in(folder)
             if _PART.fullmatch(found.name) and found.age_seconds > PART_AGE
         ]
     return Finding(removals)
@@ -84,7 +86,7 @@ def find_half_made(look: Look) -> Finding:
 def find_conversions(look: Look) -> Finding:
     """Takes in other formats that nobody asked for lately, or whose take is gone. They can be made again."""
     folder = takes.converted_folder()
-    found = [file for file in media.files_in(folder) if _CONVERTED.fullmatch(file.name)]
+    found = [file for file in files.files_in(folder) if _CONVERTED.fullmatch(file.name)]
     rows = _rows_of({f"{Path(file.name).stem}.wav" for file in found})
     is_short = storage.free_bytes() < storage.min_free_bytes()
     finding = Finding()
@@ -112,20 +114,31 @@ def _rows_of(names: set[str]) -> set[str]:
 def find_orphans(look: Look) -> Finding:
     """Files of takes and adapters without a row. They are set aside for a week, and then removed."""
     finding = Finding()
-    folder = takes.takes_folder()
-    files = [file for file in media.files_in(folder) if _TAKE.fullmatch(file.name)]
-    rows = _rows_of({file.name for file in files})
-    _sort_out(finding, folder, files, rows, look, _take_is_owned)
-    folder = settings.STUDIO.adapters_folder
-    files = [file for file in media.files_in(folder) if _WEIGHTS.fullmatch(file.name)]
+    there = [file for file in takes_media().entries() if _TAKE.fullmatch(file.name)]
+    rows = _rows_of({file.name for file in there})
+    _sort_out(finding, _Kind("takes", takes_media(), _take_is_owned), there, rows, look)
+    there = [file for file in weights_media().entries() if _WEIGHTS.fullmatch(file.name)]
     used = set(Adapter.objects.values_list("weights_sha256", flat=True))
     unfinished = [JobStatus.QUEUED, JobStatus.RUNNING]
     used |= set(
         JobAdapter.objects.filter(job__status__in=unfinished).values_list("weights_sha256", flat=True)
     )
-    rows = {file.name for file in files if Path(file.name).stem in used}
-    _sort_out(finding, folder, files, rows, look, _weights_are_owned)
+    rows = {file.name for file in there if Path(file.name).stem in used}
+    # An import of the same weights waits while one is taken away, or is waited for.
+    _sort_out(
+        finding, _Kind("adapters", weights_media(), _weights_are_owned, weights_lock), there, rows, look
+    )
     return finding
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Files of one kind, and how to see whether a row names one. `lock` is held between that look and what follows."""
+
+    name: str
+    media: Media
+    is_owned: Callable[[str], bool]
+    lock: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def _take_is_owned(name: str) -> bool:
@@ -137,27 +150,19 @@ def _weights_are_owned(name: str) -> bool:
     return Adapter.objects.filter(weights_sha256=weights).exists() or is_being_read(weights)
 
 
-def _sort_out(
-    finding: Finding,
-    folder: Path,
-    files: list[Found],
-    rows: set[str],
-    look: Look,
-    is_owned: Callable[[str], bool],
-) -> None:
+def _sort_out(finding: Finding, kind: _Kind, there: list[Found], rows: set[str], look: Look) -> None:
     age = ORPHAN_AGE_AT_ONCE if look.at_once else ORPHAN_AGE
-    orphans = [file for file in files if file.name not in rows and file.age_seconds > age]
-    finding.left += sum(file.name not in rows for file in files) - len(orphans)
-    aside = folder / media.ASIDE
-    waiting = [] if aside.is_symlink() else media.files_in(aside)
+    orphans = [file for file in there if file.name not in rows and file.age_seconds > age]
+    finding.left += sum(file.name not in rows for file in there) - len(orphans)
+    waiting = kind.media.entries(aside=True)
     over = [file for file in waiting if look.at_once or file.age_seconds > WAIT.total_seconds()]
     finding.left += len(waiting) - len(over)
     finding.removals += [
         Removal(
-            f"{folder.name}/{media.ASIDE}/{file.name}",
+            f"{kind.name}/{ASIDE}/{file.name}",
             file.size_bytes,
             "no row has named it for a week",
-            partial(media.remove_file, aside, file.name),
+            partial(kind.media.remove, file.name, aside=True),
         )
         for file in over[: look.most]
     ]
@@ -165,29 +170,26 @@ def _sort_out(
         # Another database, or one brought back from earlier: nobody's music goes for that.
         finding.left += len(orphans)
         finding.note = (
-            f"Most files in {folder.name} have no row: is this the right database? They are left alone;"
+            f"Most files in {kind.name} have no row: is this the right database? They are left alone;"
             " manage.py clean_up --at-once removes them."
         )
         return
     finding.removals += [
         Removal(
-            f"{folder.name}/{file.name}",
+            f"{kind.name}/{file.name}",
             file.size_bytes,
-            "no row names it"
-            if look.at_once
-            else f"no row names it: set aside in {folder.name}/{media.ASIDE}",
-            partial(_take_away, folder, file.name, is_owned, at_once=look.at_once),
+            "no row names it" if look.at_once else f"no row names it: set aside in {kind.name}/{ASIDE}",
+            partial(_take_away, kind, file.name, at_once=look.at_once),
         )
         for file in orphans[: look.most]
     ]
 
 
-def _take_away(folder: Path, name: str, is_owned: Callable[[str], bool], *, at_once: bool) -> int | None:
-    take = media.remove_file if at_once else media.set_aside
-    if folder != settings.STUDIO.adapters_folder:
-        return None if is_owned(name) else take(folder, name)
-    with weights_lock(folder):  # an import of the same weights waits, or is waited for
-        return None if is_owned(name) else take(folder, name)
+def _take_away(kind: _Kind, name: str, *, at_once: bool) -> int | None:
+    with kind.lock():
+        if kind.is_owned(name):
+            return None
+        return kind.media.remove(name) if at_once else kind.media.set_aside(name)
 
 
 def find_lost(look: Look) -> Finding:
@@ -198,7 +200,7 @@ def find_lost(look: Look) -> Finding:
     finding = Finding()
     # Rows first: each of these had its file.
     rows = list(Take.objects.values_list("pk", "file_name", "file_missing_since"))
-    there = {file.name for file in media.files_in(takes.takes_folder())}
+    there = {file.name for file in takes_media().entries()}
     missing = {pk for pk, name, _ in rows if name not in there}
     if len(missing) > max(FEW, len(rows) - len(missing)) and not look.at_once:
         finding.left = len(missing)
@@ -219,7 +221,9 @@ def find_lost(look: Look) -> Finding:
         Removal(f"row of take {take.pk}", 0, "its file is gone", partial(_remove_lost, take)) for take in lost
     ]
     finding.left = len(missing) - len(finding.removals)
-    gone = [adapter for adapter in Adapter.objects.all() if not adapter.path.is_file()]
+    rows_of_weights = list(Adapter.objects.all())
+    weights = {file.name for file in weights_media().entries()}
+    gone = [adapter for adapter in rows_of_weights if weights_name(adapter.weights_sha256) not in weights]
     if gone:
         finding.left += len(gone)
         names = ", ".join(map(str, gone[:3])) + (", …" if len(gone) > 3 else "")
@@ -230,7 +234,7 @@ def find_lost(look: Look) -> Finding:
 
 
 def _remove_lost(take: Take) -> int | None:
-    if take.path.exists():
+    if takes_media().exists(take.file_name):
         return None
     reason = f"of {take.owner.get_username()}: its file is gone"
     return takes.remove_take(take, Take.objects.removable(), reason=reason)

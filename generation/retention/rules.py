@@ -58,12 +58,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Rule:
-    """`every` is how often the studio runs it by itself."""
+    """`every` is how often the studio runs it by itself; one `of_home` looks at files of this machine alone."""
 
     name: str
     meaning: str
     every: timedelta
     find: Callable[[Look], Finding]
+    of_home: bool = False
 
 
 def _light(rows: TakeQuerySet) -> TakeQuerySet:
@@ -137,7 +138,8 @@ def find_over_limits(look: Look) -> Finding:
             total.used_bytes + promised - total.max_bytes - freed,
             "takes of all people over the limit",
         )
-    short = storage.min_free_bytes() + promised - storage.free_bytes() - freed
+    free = storage.free_for_takes()
+    short = storage.min_free_bytes() + promised - free - freed if free is not None else 0
     if short > max(over, 0):
         over, reason = short, "the disk is nearly full"
     if over <= 0:

@@ -6,6 +6,7 @@ What a rule removes is not claimed: every removal looks at its row or file again
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,15 +18,21 @@ from django.utils import timezone
 from gated_configs.wording import spoken_bytes
 from generation.models import CleanUp
 from generation.retention import leftovers, rules
-from generation.retention.media import NotOurs
 from generation.retention.rules import BATCH, Look, Removal, Rule
+from registry.media import NotOurs, takes_media
 
 logger = logging.getLogger(__name__)
 
 #: In the order in which they run: what nobody misses goes before takes.
 RULES: Final = (
-    Rule("half-made", "Half-made files", timedelta(minutes=30), leftovers.find_half_made),
-    Rule("conversions", "Copies in other formats", timedelta(minutes=30), leftovers.find_conversions),
+    Rule("half-made", "Half-made files", timedelta(minutes=30), leftovers.find_half_made, of_home=True),
+    Rule(
+        "conversions",
+        "Copies in other formats",
+        timedelta(minutes=30),
+        leftovers.find_conversions,
+        of_home=True,
+    ),
     Rule("deleted", "Deleted takes", timedelta(minutes=1), rules.find_expired),
     Rule("old", "Takes past their days", timedelta(minutes=10), rules.find_old),
     Rule("limits", "Takes over a limit", timedelta(minutes=1), rules.find_over_limits),
@@ -59,7 +66,20 @@ def run_due(should_stop: Callable[[], bool] = never) -> list[Outcome]:
     new = [CleanUp(name=rule.name) for rule in RULES if rule.name not in known]
     if new:
         CleanUp.objects.bulk_create(new, ignore_conflicts=True)
-    return [run_rule(rule, Look(), should_stop) for rule in RULES if not should_stop() and _claim(rule)]
+    return [run_rule(rule, Look(), should_stop) for rule in RULES if not should_stop() and _is_ours(rule)]
+
+
+#: When this process looks at its own home again, by rule: where machines share a bucket, each has a home.
+_due_here: dict[str, float] = {}
+
+
+def _is_ours(rule: Rule) -> bool:
+    if not (rule.of_home and takes_media().is_remote):
+        return _claim(rule)
+    if time.monotonic() < _due_here.get(rule.name, 0.0):
+        return False
+    _due_here[rule.name] = time.monotonic() + rule.every.total_seconds()
+    return True
 
 
 def run_all(look: Look) -> Iterator[Outcome]:
@@ -79,7 +99,7 @@ def run_rule(rule: Rule, look: Look, should_stop: Callable[[], bool] = never) ->
     try:
         finding = rule.find(look)
     except OSError as problem:
-        outcome.problems.append(f"The folder cannot be looked at: {problem}.")
+        outcome.problems.append(f"The files cannot be looked at: {problem}")
         finding = rules.Finding()
     outcome.left, outcome.note = finding.left, finding.note
     for removal in finding.removals:

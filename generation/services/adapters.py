@@ -5,20 +5,28 @@ Takes keep their recipes, with its name and hash; a job that is being made with 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
 from django.db import transaction
 from django.utils import timezone
 
 from adapters.events import AdaptersChanged
 from adapters.models import Adapter
-from adapters.models.adapter import weights_path
-from adapters.services.storage import remove_unused_weights
+from adapters.services.storage import has_weights, remove_unused_weights
 from gated_configs.deeds import tell_deed
 from generation.events import BoardChanged
 from generation.models import AdapterTrial, Job, JobAdapter, JobStatus, Take
 from generation.services.job_adapters import AdapterGone
 from registry.events import send_on_commit
+from registry.media import MediaAway, weights_media
+
+logger = logging.getLogger(__name__)
+
+#: The engine looks for weights that nobody reads any more for so long after their job.
+JUST_ENDED: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,17 @@ def delete_adapter(adapter: Adapter) -> Removal:
         cancelled_jobs=cancelled,
         running_jobs=dependents.running_jobs,
         takes=dependents.takes,
-        freed_bytes=0 if is_being_read(weights) else remove_unused_weights(weights),
+        freed_bytes=0 if is_being_read(weights) else _remove_file(weights),
     )
+
+
+def _remove_file(weights_sha256: str) -> int:
+    """The rows are gone: where the storage is away, the clean-up finds the file later."""
+    try:
+        return remove_unused_weights(weights_sha256)
+    except MediaAway as problem:
+        logger.warning("the weights %s stay without a row: %s", weights_sha256, problem)
+        return 0
 
 
 def _cancel(use: JobAdapter) -> bool:
@@ -87,8 +104,12 @@ def _cancel(use: JobAdapter) -> bool:
 
 def remove_deleted_weights() -> int:
     """Remove files that stayed because a job was using them. Returns the bytes freed. For the engine, now and then."""
-    deleted = JobAdapter.objects.filter(adapter=None).order_by().values_list("weights_sha256", flat=True)
-    left = [weights for weights in deleted.distinct() if weights_path(weights).exists()]
+    uses = JobAdapter.objects.filter(adapter=None)
+    if weights_media().is_remote:
+        # Each look is a request: only those whose job has ended lately. What is missed the clean-up finds.
+        uses = uses.filter(job__finished_at__gte=timezone.now() - JUST_ENDED)
+    deleted = uses.order_by().values_list("weights_sha256", flat=True)
+    left = [weights for weights in deleted.distinct() if has_weights(weights)]
     return sum(remove_unused_weights(weights) for weights in left if not is_being_read(weights))
 
 

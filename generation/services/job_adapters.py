@@ -12,6 +12,7 @@ from typing import Final
 
 from adapters.format.compatibility import Judgement
 from adapters.models import Adapter, ProofStatus
+from adapters.services.local_weights import local_weights
 from adapters.services.proofs import proof_for
 from generation.engine.protocol import AdapterUse
 from generation.models import Job, JobAdapter
@@ -161,9 +162,12 @@ def wishes_of(job: Job) -> tuple[AdapterWish, ...]:
 
 
 def use_of(adapter: Adapter, strength: float = 1.0) -> AdapterUse:
-    """How a runner is told of an adapter."""
+    """How a runner is told of an adapter. Its weights may have to be fetched: not on an event loop.
+
+    Raises MediaAway, OSError.
+    """
     return AdapterUse(
-        path=str(adapter.path),
+        path=str(local_weights(adapter.weights_sha256)),
         sha256=adapter.weights_sha256,
         config=json.dumps(adapter.config, sort_keys=True, separators=(",", ":")),
         strength=strength,

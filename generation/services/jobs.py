@@ -147,16 +147,20 @@ def write_progress(job: Job, host: str) -> bool | None:
     return held.filter(cancel_requested_at__isnull=False).exists()
 
 
-def hand_back(job: Job, host: str, *, counts_as_attempt: bool) -> bool:
-    """Return a running job to the queue, or end it when it was tried often enough. False when it is no longer ours."""
+def hand_back(
+    job: Job, host: str, *, counts_as_attempt: bool, reason: tuple[str, str] = ("ENGINE_STOPPED", LOST_ENGINE)
+) -> bool:
+    """Return a running job to the queue, or end it when it was tried often enough. False when it is no longer ours.
+
+    `reason` is the code and sentence of that end.
+    """
     if job.status != JobStatus.RUNNING:
         return False
     if Job.objects.filter(pk=job.pk, cancel_requested_at__isnull=False).exists():
         return end_job(job, JobStatus.CANCELLED, host=host)
     if counts_as_attempt and job.attempts >= MAX_ATTEMPTS:
-        return end_job(
-            job, JobStatus.FAILED, host=host, error_code="ENGINE_STOPPED", error_message=LOST_ENGINE
-        )
+        code, sentence = reason
+        return end_job(job, JobStatus.FAILED, host=host, error_code=code, error_message=sentence)
     attempts = job.attempts if counts_as_attempt else max(0, job.attempts - 1)
     given = job.change_status(
         JobStatus.QUEUED,

@@ -19,6 +19,7 @@ from gated_configs.wording import gigabytes
 from generation.models import Job, Take
 from generation.models.job import audio_seconds
 from generation.services.refusals import Refusal, StorageFull
+from registry.media import takes_media
 from registry.models import ModelConfig
 
 #: A take is 16-bit audio.
@@ -67,8 +68,13 @@ def min_free_bytes() -> int:
     return round(settings.STUDIO.min_free_gb * 10**9)
 
 
+def free_for_takes() -> int | None:
+    """What is free where takes are kept; None in a bucket, which has no end. Raises OSError."""
+    return None if takes_media().is_remote else free_bytes()
+
+
 def free_bytes() -> int:
-    """What is free of the disk that takes lie on. Raises OSError where it does not answer."""
+    """What is free of the home's disk, takes included where they lie there. Raises OSError where it does not answer."""
     home = Path(settings.STUDIO.home)
     takes = home / "takes"
     return shutil.disk_usage(next((path for path in (takes, home) if path.is_dir()), home.parent)).free
@@ -176,9 +182,11 @@ def _check(held: int, wanted: int, limit: int, sentence: str) -> None:
 
 def _check_disk(wanted: int) -> None:
     try:
-        free = free_bytes()
+        free = free_for_takes()
     except OSError:
         return  # the engine says it in its own words when it cannot write
+    if free is None:
+        return
     left = free - promised_bytes() - wanted
     if left >= min_free_bytes():
         return

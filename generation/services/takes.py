@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,15 +19,20 @@ from gated_configs.deeds import tell_deed
 from generation import audio_files
 from generation.events import TakesChanged
 from generation.models import Job, JobAdapter, JobStatus, Take, TakeQuerySet, adapter_label
-from generation.retention import media
 from generation.services.submission import is_text
 from generation.version import VERSION
 from registry.events import send_on_commit
+from registry.media import MediaAway, OpenedMedia, files, takes_media
+from registry.media.folder import OpenedFile
 from registry.models import whole_if_equal
+
+logger = logging.getLogger(__name__)
 
 MAX_TITLE_CHARACTERS: Final = 200
 #: How the audit log names what the studio did by itself.
 BY_RULE: Final = "clean-up"
+#: In a bucket, files that a fallen host left are looked for under the names of so many days.
+MAX_LOST_DAYS: Final = 7
 
 
 class TitleRefused(ValueError):
@@ -37,7 +44,7 @@ class TakeFileMissing(FileNotFoundError):
 
     def __init__(self, take: Take) -> None:
         super().__init__(
-            f"The audio file of take {take.pk} is gone from the takes folder. Delete the take or bring the file back."
+            f"The audio file of take {take.pk} is gone from the studio. Delete the take or bring the file back."
         )
 
 
@@ -46,11 +53,6 @@ class TakeGone(LookupError):
 
     def __init__(self) -> None:
         super().__init__("This take is gone: it was deleted, and its time to be brought back is over.")
-
-
-def takes_folder() -> Path:
-    """Where takes lie."""
-    return Path(settings.STUDIO.home) / "takes"
 
 
 def recipe_of(
@@ -101,7 +103,7 @@ def save_take(
     """Keep a runner's file as a take of a job that `host` holds. None when the job is no longer ours.
 
     The source file is removed. A variation that has its take already keeps that one. Raises OSError for a full disk,
-    DatabaseError.
+    MediaAway, DatabaseError.
     """
     take = write_take(
         job,
@@ -115,6 +117,11 @@ def save_take(
     return keep_take(take, job, host=host)
 
 
+def new_file_name(job: Job, variation: int) -> str:
+    """A name that no other take has."""
+    return f"{timezone.now():%Y%m%d}-{job.pk}-{variation + 1}-{secrets.token_hex(4)}.wav"
+
+
 def write_take(
     job: Job,
     *,
@@ -124,16 +131,23 @@ def write_take(
     frames: int,
     render_seconds: float,
     hostname: str,
+    file_name: str = "",
 ) -> Take:
-    """Write a runner's file into the takes folder, for `keep_take` to make a row of. The source file is removed.
+    """Store a runner's file, for `keep_take` to make a row of. The source file is removed.
 
-    Raises OSError for a full disk.
+    With a `file_name` it may be called again after MediaAway, for which the source stays; what a first call may have
+    stored is then replaced. Raises OSError for a full disk.
     """
-    name = f"{timezone.now():%Y%m%d}-{job.pk}-{variation + 1}-{secrets.token_hex(4)}.wav"
+    name = file_name or new_file_name(job, variation)
     try:
-        written = audio_files.write_take_file(source, takes_folder() / name, recipe)
-    finally:
+        with takes_media().writing(name) as target:
+            written = audio_files.write_take_file(source, target, recipe)
+    except MediaAway:
+        raise
+    except BaseException:
         source.unlink(missing_ok=True)
+        raise
+    source.unlink(missing_ok=True)
     return Take(
         owner_id=job.owner_id,
         job=job,
@@ -177,33 +191,46 @@ def keep_take(take: Take, job: Job, *, host: str) -> Take | None:
                 take.save(force_insert=True)
                 send_on_commit(TakesChanged(owner_id=job.owner_id))
     except IntegrityError:
-        take.path.unlink(missing_ok=True)
+        _drop_file(take)
         return Take.objects.get(job=job, variation=take.variation)
     except (OperationalError, InterfaceError):
         raise
     except BaseException:
-        take.path.unlink(missing_ok=True)
+        _drop_file(take)
         raise
     if not still_ours:
-        take.path.unlink(missing_ok=True)
+        _drop_file(take)
         return None
     return take
+
+
+def _drop_file(take: Take) -> None:
+    """Remove a file that gets no row. Where the storage is away the clean-up finds it later."""
+    try:
+        takes_media().remove(take.file_name)
+    except MediaAway as problem:
+        logger.warning("%s stays without a row: %s", take.file_name, problem)
 
 
 def remove_leftovers(job: Job) -> int:
     """Remove files that a host wrote for a job and died before it wrote their rows. Returns how many.
 
-    Only of a job that nobody holds, or that who calls holds: nobody else can write their rows then.
+    Only of a job that nobody holds, or that who calls holds: nobody else can write their rows then. What a storage
+    that is away keeps, the clean-up finds later.
     """
     ours = re.compile(rf"\.?\d{{8}}-{job.pk}-\d+-[0-9a-f]{{8}}[.-]")
-    folder = takes_folder()
-    left = [path for path in folder.iterdir() if ours.match(path.name)] if folder.is_dir() else []
-    named = set(
-        Take.objects.filter(file_name__in=[path.name for path in left]).values_list("file_name", flat=True)
-    )
-    leftovers = [path for path in left if path.name not in named]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
+    media, began = takes_media(), job.started_at or job.created_at
+    days = min((timezone.now() - began).days + 2, MAX_LOST_DAYS)
+    prefixes = [f"{timezone.now() - timedelta(days=day):%Y%m%d}-{job.pk}-" for day in range(days)]
+    try:
+        left = [file.name for file in media.entries(prefixes) if ours.match(file.name)]
+        named = set(Take.objects.filter(file_name__in=left).values_list("file_name", flat=True))
+        leftovers = [name for name in left if name not in named]
+        for name in leftovers:
+            media.remove(name)
+    except MediaAway as problem:
+        logger.warning("files that job %s left behind could not be looked for: %s", job.pk, problem)
+        return 0
     return len(leftovers)
 
 
@@ -273,7 +300,7 @@ def remove_take(take: Take, still: TakeQuerySet, *, reason: str = "") -> int | N
     """Remove a take for good if it is still one of those: row first and then file, so that no row points to nothing.
 
     `reason` is for the audit log, where the studio does it by a rule. Answers the bytes freed; None when it is no
-    longer one of them. Raises OSError; the row is then gone, and the file is an orphan.
+    longer one of them. Raises OSError, MediaAway too; the row is then gone, and the file is an orphan.
     """
     with transaction.atomic():
         # One statement: what became of the row since it was read, a mark as a favourite say, is looked at as it goes.
@@ -286,9 +313,7 @@ def remove_take(take: Take, still: TakeQuerySet, *, reason: str = "") -> int | N
             send_on_commit(TakesChanged(owner_id=take.owner_id))
     converted = converted_folder()
     names = [_converted_name(take, suffix) for suffix in audio_files.FORMATS]
-    return media.remove_file(takes_folder(), take.file_name) + sum(
-        media.remove_file(converted, name) for name in names
-    )
+    return takes_media().remove(take.file_name) + sum(files.remove_file(converted, name) for name in names)
 
 
 def delete_by_rule(take: Take, still: TakeQuerySet, *, reason: str) -> bool:
@@ -301,17 +326,25 @@ def delete_by_rule(take: Take, still: TakeQuerySet, *, reason: str) -> bool:
     return True
 
 
-def file_in_format(take: Take, wanted: audio_files.AudioFormat) -> Path:
-    """The take's file in that format, converted once and kept in the cache. Raises TakeFileMissing."""
-    if not take.path.is_file():
-        raise TakeFileMissing(take)
-    if wanted.name == "wav":
-        return take.path
+def opened_in_format(take: Take, wanted: audio_files.AudioFormat) -> OpenedMedia:
+    """The take in that format, converted once and kept in this machine's cache. Raises TakeFileMissing, MediaAway."""
+    try:
+        if wanted.name == "wav":
+            return takes_media().opened(take.file_name)
+        return OpenedFile(_converted(take, wanted).open("rb"))
+    except FileNotFoundError as gone:
+        raise TakeFileMissing(take) from gone
+
+
+def _converted(take: Take, wanted: audio_files.AudioFormat) -> Path:
     path = converted_folder() / _converted_name(take, wanted.name)
+    if not takes_media().exists(take.file_name):
+        raise TakeFileMissing(take)
     try:
         os.utime(path)  # what is used stays in the cache
     except FileNotFoundError:
-        audio_files.convert(take.path, path, wanted, take.recipe)
+        with takes_media().local(take.file_name) as source:
+            audio_files.convert(source, path, wanted, take.recipe)
     return path
 
 

@@ -6,6 +6,7 @@ for good in between is listed, and a restore drops its row.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterable
@@ -64,7 +65,7 @@ def make_backup(target: Path, home: Path) -> BackupReport:
         }
         manifest: dict[str, Any] = {}
         with writing(target, header, manifest) as writer:
-            _add_named(writer, home, named, manifest, report)
+            _add_named(writer, named, manifest, report)
             _add_others(writer, home, files.other_files(home))
             report.files = len(writer.entries) - 1
             for path in sorted(tables.iterdir()):
@@ -75,7 +76,7 @@ def make_backup(target: Path, home: Path) -> BackupReport:
 
 
 def _add_named(
-    writer: BackupWriter, home: Path, named: list[NamedFile], manifest: dict[str, Any], report: BackupReport
+    writer: BackupWriter, named: list[NamedFile], manifest: dict[str, Any], report: BackupReport
 ) -> None:
     """Files that rows name. Fills `gone` (row and file were deleted meanwhile) and `lost` (the row has no file)."""
     gone: dict[str, list[Any]] = {}
@@ -83,7 +84,11 @@ def _add_named(
         if f"home/{each.path}" in writer.entries:
             continue
         try:
-            _add_file(writer, f"home/{each.path}", home / each.path)
+            with (
+                contextlib.closing(each.media.opened(each.name)) as opened,
+                contextlib.closing(opened.stream()) as source,
+            ):
+                writer.add(f"home/{each.path}", source, opened.size_bytes)
         except FileNotFoundError:
             if current_apps.get_model(each.label)._base_manager.filter(pk=each.pk).exists():
                 report.lost_files.append(each.path)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
+
+from registry.media import Media, takes_media, weights_media
 
 #: Made again, of one process only, or secret. The key signs logins: a new home makes its own.
 LEFT_OUT: Final = frozenset({"cache", "scratch", "incoming", "secret_key", "test.sqlite3"})
@@ -24,6 +26,16 @@ class NamedFile:
     label: str
     pk: Any
     path: str
+
+    @property
+    def media(self) -> Media:
+        """Where it is kept."""
+        return MEDIA[PurePosixPath(self.path).parts[0]]()
+
+    @property
+    def name(self) -> str:
+        """Its name there."""
+        return PurePosixPath(self.path).name
 
 
 def named_files(apps: Any, alias: str) -> list[NamedFile]:
@@ -42,8 +54,9 @@ def named_files(apps: Any, alias: str) -> list[NamedFile]:
     ]
 
 
-#: Folders of which only what rows name counts, and the models of these rows.
-BY_ROW: Final = frozenset({"takes", "adapters"})
+#: Folders of which only what rows name counts, also where a bucket is in their place; and the models of these rows.
+MEDIA: Final[dict[str, Callable[[], Media]]] = {"takes": takes_media, "adapters": weights_media}
+BY_ROW: Final = frozenset(MEDIA)
 LABELS: Final = ("generation.take", "adapters.adapter")
 
 

@@ -25,6 +25,7 @@ from generation.services.hosts import running_host
 from musicgen_site.backup import files, rows
 from musicgen_site.backup.archive import BackupProblem, unpack
 from musicgen_site.studio_settings import create_home
+from registry.media import takes_media, weights_media
 
 #: Tables that a fresh studio fills by itself.
 _FILLED_BY_ITSELF = rows.LEFT_OUT | {"contenttypes.contenttype", "auth.permission", "registry.modelconfig"}
@@ -61,6 +62,7 @@ def restore_backup(source: Path, home: Path, *, force: bool) -> RestoreReport:
             rows.build(alias, leaves, staging / "rows", counts)
             _settle(alias, gone)
             _compare_files(alias, staging / "home", lost)
+            _put_into_bucket(staging / "home")
             if alias == DEFAULT_DB_ALIAS:
                 swap.put_home(staging / "home")
         if alias != DEFAULT_DB_ALIAS:
@@ -95,6 +97,11 @@ def _refuse_where_it_would_harm(home: Path, *, force: bool) -> None:
     here = "Restore into an empty one, or add --force: what is there is then moved aside."
     if next(_files_in(home), None) is not None:
         raise BackupProblem(f"The studio's folder {home} is not empty. {here}")
+    if any(media.is_remote and media.entries() for media in (takes_media(), weights_media())):
+        raise BackupProblem(
+            "The bucket of MUSICGEN_MEDIA_URL is not empty. Name another prefix, or add --force: what no row names"
+            " afterwards is then set aside by the clean-up."
+        )
     if has_database and _has_rows():
         raise BackupProblem(
             "The database is not empty. Restore into an empty one, or add --force: what is in it is then replaced."
@@ -186,6 +193,21 @@ def _compare_files(alias: str, unpacked: Path, lost: set[str]) -> None:
 
 
 # --- Into place ---
+
+
+def _put_into_bucket(unpacked: Path) -> None:
+    """Upload what belongs there. A name always means the same content, so that this takes nothing from the present studio.
+
+    What is there and has no row afterwards is an orphan, which the clean-up sets aside. Raises MediaAway.
+    """
+    for name, media_of in files.MEDIA.items():
+        media, folder = media_of(), unpacked / name
+        if not media.is_remote or not folder.is_dir():
+            continue
+        for path in sorted(folder.iterdir()):
+            with media.writing(path.name) as target:
+                path.replace(target)
+        folder.rmdir()
 
 
 @dataclass

@@ -308,10 +308,12 @@ def test_copies_that_nobody_uses_go(home: Path, alice: User) -> None:
 
     flac, mp3 = audio_files.audio_format("flac"), audio_files.audio_format("mp3")
     take = make_take(alice)
-    unused, used = takes.file_in_format(take, mp3), takes.file_in_format(take, flac)
+    for wanted in (mp3, flac):
+        takes.opened_in_format(take, wanted).close()
+    unused, used = (takes.converted_folder() / f"{take.path.stem}.{name}" for name in ("mp3", "flac"))
     for path in (unused, used):
         aged(path, 8 * DAY)
-    takes.file_in_format(take, flac)  # somebody listens to it
+    takes.opened_in_format(take, flac).close()  # somebody listens to it
     ownerless = aged(used.with_name("20260101-9-1-abcdef01.ogg"), 2 * 3600)
     clean("conversions")
     assert [path.exists() for path in (unused, used, ownerless)] == [False, True, False]

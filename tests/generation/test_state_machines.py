@@ -165,9 +165,10 @@ class Jobs(Rolled):
 
 def takes_folder() -> Path:
     """Where the takes of this test lie."""
-    from generation.services.takes import takes_folder as folder
+    from django.conf import settings
 
-    return folder()
+    folder: Path = settings.STUDIO.takes_folder
+    return folder
 
 
 class Switches(Rolled):

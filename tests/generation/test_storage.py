@@ -18,10 +18,10 @@ from django.utils import timezone
 from generation import housekeeper
 from generation.housekeeper import Housekeeper
 from generation.models import Take
-from generation.retention import media
 from generation.services import storage, takes
 from generation.services.refusals import StorageFull
 from generation.services.submission import GenerationRequest, submit_job
+from registry.media import files
 from tests.generation.music import demo, make_take
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -219,8 +219,8 @@ def test_no_name_leads_out_of_its_folder(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "takes"
     folder.mkdir()
     (tmp_path / "a.wav").touch()
-    for remove in (media.remove_file, media.set_aside, media.remove_entry):
-        with pytest.raises(media.NotOurs, match="is not the name of a file in a folder of the studio's"):
+    for remove in (files.remove_file, files.set_aside, files.remove_entry):
+        with pytest.raises(files.NotOurs, match="is not the name of a file in a folder of the studio's"):
             remove(folder, name)
     assert (tmp_path / "a.wav").exists()
 
@@ -232,14 +232,14 @@ def test_a_link_is_not_followed_out(tmp_path: Path) -> None:
     (outside / "a.wav").touch()
     (folder / "link.wav").symlink_to(outside / "a.wav")
     (folder / "tree").symlink_to(outside)
-    with pytest.raises(media.NotOurs):
-        media.remove_file(folder, "link.wav")
-    media.remove_entry(folder, "tree")
-    assert media.files_in(folder) == []
-    (folder / media.ASIDE).symlink_to(outside)
+    with pytest.raises(files.NotOurs):
+        files.remove_file(folder, "link.wav")
+    files.remove_entry(folder, "tree")
+    assert files.files_in(folder) == []
+    (folder / files.ASIDE).symlink_to(outside)
     (folder / "b.wav").touch()
-    with pytest.raises(media.NotOurs):
-        media.set_aside(folder, "b.wav")
+    with pytest.raises(files.NotOurs):
+        files.set_aside(folder, "b.wav")
     assert [path.name for path in outside.iterdir()] == ["a.wav"]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,19 @@ def test_an_unknown_format_is_named_with_the_choices(name: str) -> None:
     assert str(refused.value) == f"'{name[:40]}' is not a format. Choose one of: wav, flac, ogg, mp3."
 
 
+def content_in(take: Take, name: str) -> bytes:
+    """What is in the take's file in that format."""
+    with closing(takes.opened_in_format(take, audio_files.audio_format(name))) as opened:
+        return opened.stream().read()
+
+
 def test_a_conversion_is_made_once(home: Path, owner: User) -> None:
     take = make_take(owner)
-    flac = audio_files.audio_format("flac")
-    path = takes.file_in_format(take, flac)
+    content = content_in(take, "flac")
+    path = takes.converted_folder() / f"{Path(take.file_name).stem}.flac"
+    assert content == path.read_bytes()
     made = path.stat().st_ino
-    assert takes.file_in_format(take, flac) == path
+    assert content_in(take, "flac") == content
     assert path.stat().st_ino == made
     assert files_in(home / "cache") == [f"converted/{path.name}"]
 
@@ -210,7 +218,7 @@ def test_a_missing_file_is_explained(owner: User) -> None:
     take.path.unlink()
     for name in ("wav", "flac"):
         with pytest.raises(takes.TakeFileMissing, match=f"The audio file of take {take.pk} is gone"):
-            takes.file_in_format(take, audio_files.audio_format(name))
+            content_in(take, name)
 
 
 def test_a_file_of_somebody_else_holds_no_recipe(tmp_path: Path) -> None:
@@ -264,7 +272,7 @@ def test_a_deleted_take_comes_back(owner: User) -> None:
 def test_a_deleted_take_goes_for_good_after_an_hour(home: Path, owner: User) -> None:
     old, fresh, kept = make_take(owner), make_take(owner), make_take(owner)
     for name in ("flac", "mp3"):
-        takes.file_in_format(old, audio_files.audio_format(name))
+        content_in(old, name)
     takes.delete_take(old)
     takes.delete_take(fresh)
     assert takes.purge_deleted_takes() == 0

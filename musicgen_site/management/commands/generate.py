@@ -31,6 +31,7 @@ from generation.services.submission import GenerationRequest, submit_job
 from musicgen_site.access import get_owner
 from musicgen_site.database import prepare_database
 from musicgen_site.progress_line import ProgressLine
+from registry.media import MEDIA_AWAY, MediaAway, OpenedMedia, probe
 
 #: The row is read this often, in seconds.
 LOOK_EVERY = 0.1
@@ -76,6 +77,7 @@ class Command(BaseCommand):
         try:
             target, wanted = _target(options["out"])
             prepare_database(settings.STUDIO)
+            probe()
             if options["adapter"]:
                 import_shipped()
             job = submit_job(
@@ -96,19 +98,21 @@ class Command(BaseCommand):
             self._give_up(as_json, str(problem), "UNKNOWN_FORMAT")
         except GenerationRefused as refused:
             self._give_up(as_json, str(refused), refused.first.code)
+        except MediaAway as problem:
+            self._give_up(as_json, problem.in_full, MEDIA_AWAY)
         job = asyncio.run(self._follow(job.pk))
         take = Take.objects.filter(job=job).order_by("variation").first()
         if job.status == JobStatus.FAILED:
             self._give_up(as_json, job.error_message, job.error_code)
         if take is None:
             self._give_up(as_json, "Cancelled before anything was made.", "CANCELLED", status=130)
-        source = takes.file_in_format(take, wanted)
+        opened = takes.opened_in_format(take, wanted)
         try:
-            _copy(source, target)
+            _copy(opened, target)
         except OSError as problem:
             self._give_up(
                 as_json,
-                f"{target} cannot be written ({problem.strerror}). The take is in the library as number {take.pk}.",
+                f"{target} cannot be written ({problem.strerror or problem}). The take is in the library as number {take.pk}.",
                 "FILE_NOT_WRITTEN",
             )
         facts = {
@@ -212,11 +216,16 @@ def _owner(name: str | None) -> Any:
     return person
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(opened: OpenedMedia, target: Path) -> None:
     """Whole or not at all: written beside the target, then renamed."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        shutil.copyfile(source, partial)
+        with (
+            contextlib.closing(opened),
+            contextlib.closing(opened.stream()) as source,
+            partial.open("wb") as output,
+        ):
+            shutil.copyfileobj(source, output)
         partial.replace(target)
     finally:
         with contextlib.suppress(OSError):

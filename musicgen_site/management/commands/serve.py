@@ -13,6 +13,7 @@ from adapters.services.shipped import import_shipped
 from musicgen_site.database import prepare_database
 from musicgen_site.security import check_listen_address
 from musicgen_site.services.setup import make_setup_link, needs_administrator
+from registry.media import MediaAway, probe
 from registry.services import UnknownLimits, check_limits
 
 
@@ -46,6 +47,10 @@ class Command(BaseCommand):
         except ImproperlyConfigured as problem:
             raise CommandError(str(problem)) from problem
         prepare_database(studio)
+        try:
+            probe()
+        except MediaAway as problem:
+            raise CommandError(problem.in_full) from problem
         try:
             check_limits(studio.max_duration_seconds)
         except UnknownLimits as problem:

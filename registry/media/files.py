@@ -1,4 +1,4 @@
-"""Files of one folder, by plain name: what lies there, and removing it. Knows no rows.
+"""Files of one folder, by plain name: what lies there, and removing it. Knows no rows and no settings.
 
 Names come from rows and from the disk, so each is checked, and links are never followed out of the folder.
 """
