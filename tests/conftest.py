@@ -400,6 +400,7 @@ class StorageServer:
 
     port: int
     _running: Any = None
+    _client: Any = None
 
     def start(self) -> None:
         """Listen on the port, as before."""
@@ -428,8 +429,10 @@ class StorageServer:
 
         name = f"takes-{time.time_ns()}"
         endpoint = f"http://127.0.0.1:{self.port}"
-        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **STORAGE_KEYS)
-        client.create_bucket(Bucket=name)
+        if self._client is None:
+            where = {"endpoint_url": endpoint, "region_name": "us-east-1"}
+            self._client = boto3.client("s3", **where, **STORAGE_KEYS)
+        self._client.create_bucket(Bucket=name)
         return f"s3://{name}/studio?endpoint={endpoint}&region=us-east-1"
 
 

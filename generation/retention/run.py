@@ -19,7 +19,7 @@ from gated_configs.wording import spoken_bytes
 from generation.models import CleanUp
 from generation.retention import leftovers, rules
 from generation.retention.rules import BATCH, Look, Removal, Rule
-from registry.media import NotOurs, takes_media
+from registry.media import MediaAway, NotOurs, takes_media
 
 logger = logging.getLogger(__name__)
 
@@ -103,23 +103,25 @@ def run_rule(rule: Rule, look: Look, should_stop: Callable[[], bool] = never) ->
         finding = rules.Finding()
     outcome.left, outcome.note = finding.left, finding.note
     for removal in finding.removals:
-        if should_stop():
+        # With the storage away each of them would wait for it, and leave a file without its row.
+        if should_stop() or not _remove(removal, look, outcome):
             break
-        _remove(removal, look, outcome)
     if not look.only_tells:
         _note(outcome)
     return outcome
 
 
-def _remove(removal: Removal, look: Look, outcome: Outcome) -> None:
+def _remove(removal: Removal, look: Look, outcome: Outcome) -> bool:
+    """Whether the next one may be tried."""
     try:
         freed = removal.size_bytes if look.only_tells else removal.remove()
     except (OSError, NotOurs) as problem:
         outcome.problems.append(f"{removal.what} cannot be removed: {problem}")
-        return
+        return not isinstance(problem, MediaAway)
     if freed is not None:
         outcome.removed.append(removal)
         outcome.freed_bytes += freed
+    return True
 
 
 def _claim(rule: Rule) -> bool:

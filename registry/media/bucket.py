@@ -61,6 +61,10 @@ def client_config(*, addressing_style: str) -> Config:
     )
 
 
+_lock = threading.Lock()
+_clients: dict[tuple[str | None, ...], Any] = {}
+
+
 class BucketMedia(S3Storage):
     """`settings.STORAGES` names bucket, prefix, endpoint and region; credentials are where boto3 looks for them."""
 
@@ -74,17 +78,17 @@ class BucketMedia(S3Storage):
             default_acl=None,
             file_overwrite=True,
         )
-        self._lock = threading.Lock()
-        self._one_client: Any = None
 
     @property
     def _client(self) -> Any:
-        # One for all threads, which a client allows: django-storages would make a new one for each, in 50 ms.
-        with self._lock:
-            if self._one_client is None:
+        # One for all threads and for both kinds, which a client allows: to make one takes 50 ms.
+        login = (self.access_key, self.secret_key, self.security_token, self.session_profile)
+        place = (self.endpoint_url, self.region_name, str(self.client_config.s3), *login)
+        with _lock:
+            if place not in _clients:
                 with self._told("The bucket"):
-                    self._one_client = self.connection.meta.client
-            return self._one_client
+                    _clients[place] = self.connection.meta.client
+            return _clients[place]
 
     # --- What media do ---
 

@@ -19,14 +19,15 @@ from django.contrib.auth.models import User
 from django.db import connections
 
 from gated_configs.wording import THIN_SPACE
-from generation import audio_files, cards
+from generation import audio_files, cards, database
 from generation.dispatcher import Dispatcher
 from generation.host_row import HostRow
 from generation.models import EngineHost, Job, JobStatus, Take
 from generation.services import jobs
 from generation.services.submission import GenerationRequest, submit_job
+from registry.media import MediaAway, takes_media
 from registry.models import ModelConfig
-from tests.conftest import wait_until
+from tests.conftest import StorageServer, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -330,3 +331,35 @@ def test_a_host_that_was_taken_for_dead_comes_back_with_its_next_beat(owner: Use
     living.beat(no_facts)
     assert EngineHost.objects.filter(pk=living.name).exists()
     living.sign_off()
+
+
+@pytest.mark.usefixtures("bucket")
+def test_jobs_wait_while_the_bucket_is_away(
+    engine: Engine, owner: User, storage_server: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PATIENCE", 0.3)
+    monkeypatch.setattr(database, "AGAIN_AFTER", 0.05)
+    with storage_server.away():
+        first = submit(owner)
+        # Made, and not kept: it went back, and this engine takes nothing now.
+        until(first, lambda row: row.attempts == 1 and row.status == JobStatus.QUEUED, "coming back")
+        second = submit(owner)
+        wait_until(lambda: engine.dispatcher._job is None, seconds=PATIENCE, what="rest")
+        assert Job.objects.get(pk=second.pk).attempts == 0
+    assert until_ended(first).attempts == 2
+    assert until_ended(second).attempts == 1
+    assert {take.file_name for take in Take.objects.all()} == {file.name for file in takes_media().entries()}
+    assert list(engine.dispatcher._row.scratch.glob("*")) == []
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_take_that_can_never_be_kept_ends_its_job_with_the_reason(
+    owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Any, name: str) -> None:
+        raise MediaAway("The bucket is full.", "QuotaExceeded")
+
+    monkeypatch.setattr(database, "PATIENCE", 0.0)
+    monkeypatch.setattr(type(takes_media()), "writing", refuse)
+    job = until_ended(submit(owner), JobStatus.FAILED)
+    assert (job.error_code, job.error_message, job.attempts) == ("MEDIA_AWAY", "The bucket is full.", 2)

@@ -1,0 +1,279 @@
+"""What only a bucket does: it goes away and comes back, refuses, and is copied from; seen through a real server."""
+
+import threading
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from botocore.exceptions import ClientError
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.utils import timezone
+
+from adapters.format.errors import AdapterRefused
+from adapters.models import Adapter
+from adapters.models.adapter import weights_name
+from adapters.services import local_weights as copies
+from adapters.services.importing import ZipSource, import_adapter
+from adapters.services.local_weights import cache_folder, local_weights
+from generation import database
+from generation.models import Take
+from generation.retention import run
+from generation.retention.rules import Look
+from generation.services import takes
+from generation.services.adapters import delete_adapter
+from musicgen_site import health
+from musicgen_site.media_address import media_storages
+from registry.media import MediaAway, takes_media, weights_media
+from tests.adapters.zips import adapter_files, zipped
+from tests.conftest import StorageServer
+from tests.generation.music import HOST, make_running_job, make_take, recipe_for, tone
+from tests.generation.test_take_audio import body
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home", "bucket")]
+
+AWAY = "The storage of takes and adapters, the bucket takes-"
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "AGAIN_AFTER", 0.05)
+    copies._seen.clear()
+    health.forget()
+
+
+@pytest.fixture
+def jazz(tmp_path: Path) -> Adapter:
+    path = tmp_path / "jazz.zip"
+    path.write_bytes(zipped(adapter_files()))
+    return import_adapter(source=ZipSource(path, "jazz.zip"), name="Jazz").adapter
+
+
+def hours_ago(hours: float) -> datetime:
+    return timezone.now() - timedelta(hours=hours)
+
+
+# It goes away.
+
+
+def test_a_player_is_told_that_it_is_away(
+    owner: User, client: Client, storage_server: StorageServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    take = make_take(owner)
+    with storage_server.away():
+        for form in ("wav", "flac"):
+            answer = client.get(f"{take.audio_url}?format={form}")
+            assert answer.status_code == 503
+            assert answer.json()["error_code"] == "MEDIA_AWAY"
+            assert answer.json()["error"].startswith(AWAY)
+            assert "check the network" in answer.json()["error"]
+        assert client.get("/library/").status_code == 200, "pages need no files"
+    assert "studio-secret" not in caplog.text
+    assert client.get(take.audio_url).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_take_is_kept_once_it_is_back(owner: User, home: Path, storage_server: StorageServer) -> None:
+    job = make_running_job(owner)
+    source = tone(home / "scratch" / "made.wav")
+    name = takes.new_file_name(job, 0)
+    storage_server.stop()
+    back = threading.Timer(0.5, storage_server.start)
+    back.start()
+    try:
+        take = async_to_sync(database.written(takes.write_take))(
+            job,
+            variation=0,
+            source=source,
+            recipe=recipe_for(job),
+            frames=50,
+            render_seconds=1.0,
+            hostname="machine",
+            file_name=name,
+        )
+    finally:
+        back.join()
+    assert takes.keep_take(take, job, host=HOST) == Take.objects.get()
+    assert [file.name for file in takes_media().entries()] == [name]
+    assert not source.exists()
+
+
+def test_what_is_deleted_meanwhile_is_found_by_the_clean_up(
+    owner: User, jazz: Adapter, storage_server: StorageServer
+) -> None:
+    kept, take = make_take(owner, deleted_at=hours_ago(2)), make_take(owner, deleted_at=hours_ago(3))
+    with storage_server.away():
+        (problem,) = run.run_rule(run.RULES_BY_NAME["deleted"], Look()).problems
+        assert problem.startswith(f"take {take.pk} of {owner} cannot be removed: {AWAY}")
+        assert delete_adapter(jazz).freed_bytes == 0
+        outcome = run.run_rule(run.RULES_BY_NAME["orphans"], Look())
+        assert AWAY in outcome.problems[0]
+    assert Take.objects.get() == kept, "one is enough to know"
+    assert not Adapter.objects.exists()
+    outcome = run.run_rule(run.RULES_BY_NAME["orphans"], Look())
+    assert (outcome.problems, outcome.left) == ([], 2)
+
+
+def test_an_import_is_refused_meanwhile(jazz: Adapter, tmp_path: Path, storage_server: StorageServer) -> None:
+    with storage_server.away(), pytest.raises(AdapterRefused) as refused:
+        import_adapter(source=ZipSource(tmp_path / "jazz.zip", "jazz.zip"), name="Again")
+    assert refused.value.code == "MEDIA_AWAY"
+    assert refused.value.message.endswith("Nothing was kept; try again later.")
+    assert Adapter.objects.get() == jazz
+
+
+def test_readyz_and_check_tell(client: Client, storage_server: StorageServer) -> None:
+    assert client.get("/readyz").json()["checks"]["media"] == {"ok": True}
+    call_command("check")
+    with storage_server.away():
+        health.forget()
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert "Check MUSICGEN_MEDIA_URL" in answer.json()["error"]
+        with pytest.raises(CommandError, match="It does not answer: check the network, the endpoint"):
+            call_command("check")
+        for command in (("serve", "--port", "0"), ("runworker", "generation")):
+            with pytest.raises(CommandError, match=AWAY):
+                call_command(*command)
+
+
+# It refuses.
+
+
+def test_what_is_wrong_is_named(bucket: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.STORAGES = {**settings.STORAGES, **media_storages(bucket.replace("s3://takes-", "s3://other-"))}
+    with pytest.raises(MediaAway, match="There is no such bucket: make it, or correct MUSICGEN_MEDIA_URL"):
+        takes_media().probe()
+    settings.STORAGES = {**settings.STORAGES, **media_storages(bucket)}
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    settings.STORAGES = {**settings.STORAGES}
+    with pytest.raises(MediaAway, match="There are no credentials for it: set AWS_ACCESS_KEY_ID and"):
+        takes_media().probe()
+
+
+def test_a_refused_upload_says_so_and_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
+
+    media: Any = takes_media()
+    monkeypatch.setattr(media._client, "put_object", refuse)
+    with (
+        pytest.raises(MediaAway, match="check what the credentials may do"),
+        media.writing("20260101-9-1-0123abcd.wav") as path,
+    ):
+        path.write_bytes(b"RIFF")
+    assert media.entries() == []
+    assert not path.exists()
+
+
+def test_without_its_packages_the_extra_is_named(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from musicgen_site import checks
+
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    (error,) = checks.check_media_packages()
+    assert "pip install" in error.msg
+    settings.STORAGES = {**settings.STORAGES, "takes": {"BACKEND": "registry.media.nothing.Nothing"}}
+    with pytest.raises(MediaAway, match="the packages for it are not installed"):
+        takes_media()
+    settings.STUDIO = settings.STUDIO.model_copy(update={"media_url": None})
+    assert checks.check_media_packages() == []
+
+
+# Parts of it.
+
+
+def test_a_part_is_asked_for_alone_and_cut_off_bodies_are_told(
+    owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = make_take(owner)
+    media: Any = takes_media()
+    asked = []
+    get = media._client.get_object
+    monkeypatch.setattr(media._client, "get_object", lambda **wanted: asked.append(wanted) or get(**wanted))
+    with closing(media.opened(take.file_name)) as opened, closing(opened.stream(10, 90)) as stream:
+        assert len(stream.read(1000)) == 90
+    assert [each["Range"] for each in asked] == ["bytes=10-99"]
+
+
+def test_an_answer_reads_no_more_than_it_sends(
+    owner: User, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from generation import audio_response
+
+    monkeypatch.setattr(audio_response, "CHUNK_BYTES", 1000)
+    take = make_take(owner)
+    sizes: list[int] = []
+    media_type: Any = type(takes_media().opened(take.file_name).stream())
+    read = media_type.read
+    monkeypatch.setattr(media_type, "read", lambda self, size=-1: sizes.append(size) or read(self, size))
+    assert len(body(client.get(take.audio_url, headers={"Range": "bytes=0-2499"}))) == 2500
+    assert sizes == [1000, 1000, 500]
+
+
+# Copies for engines.
+
+
+def test_weights_are_fetched_once_and_compared(jazz: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    media: Any = type(weights_media())
+    opened, found = media.opened, []
+    monkeypatch.setattr(media, "opened", lambda self, name: found.append(name) or opened(self, name))
+    paths: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: paths.append(local_weights(jazz.weights_sha256))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(paths) == {cache_folder() / weights_name(jazz.weights_sha256)}
+    assert found == [weights_name(jazz.weights_sha256)]
+    assert paths[0].stat().st_size == jazz.file_bytes
+
+
+def test_a_damaged_copy_is_fetched_again(jazz: Adapter) -> None:
+    path = local_weights(jazz.weights_sha256)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"?")
+    assert local_weights(jazz.weights_sha256).read_bytes() == content
+
+
+def test_damaged_weights_are_never_called_by_their_hash(jazz: Adapter) -> None:
+    with weights_media().writing(weights_name(jazz.weights_sha256)) as path:
+        path.write_bytes(b"somebody else's")
+    found = local_weights(jazz.weights_sha256)
+    assert (found.name, found.read_bytes()) == (
+        f"damaged-{weights_name(jazz.weights_sha256)}",
+        b"somebody else's",
+    )
+    weights_media().remove(weights_name(jazz.weights_sha256))
+    assert not local_weights(jazz.weights_sha256).exists()
+
+
+def test_copies_stay_within_their_bound(
+    jazz: Adapter, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.STUDIO = settings.STUDIO.model_copy(update={"media_cache_gb": jazz.file_bytes * 1.5 / 10**9})
+    other = cache_folder() / weights_name("ab" * 32)
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"x" * jazz.file_bytes)
+    path = local_weights(jazz.weights_sha256)
+    assert other.exists(), "somebody may be reading it"
+    path.unlink()
+    monkeypatch.setattr(copies, "IN_USE", -5.0)
+    assert local_weights(jazz.weights_sha256).exists()
+    assert not other.exists()
+
+
+def test_each_machine_cleans_its_own_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_due_here", {})
+    run.run_due()
+    monkeypatch.setattr(run, "_due_here", {})
+    assert [outcome.rule.name for outcome in run.run_due()] == ["half-made", "conversions"]
+    assert run.run_due() == []
