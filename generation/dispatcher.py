@@ -76,7 +76,7 @@ class Dispatcher:
         self._stopping = asyncio.Event()
         self._proofs = IdleProofs(self._pool, self._stopping)
         self._warmth = Warmth(self._pool, self._is_idle, lambda: self._active_id, self._tell, self._stopping)
-        self._media_is_away = False
+        self._media_problem = ""
         self._last_state = ""
         self._busy_until = time.monotonic()
         # What the last beat heard.
@@ -185,10 +185,10 @@ class Dispatcher:
 
     async def _do_something(self) -> bool:
         """Carry out the next job, or prove an adapter. False when there is neither."""
-        if self._media_is_away:
+        if self._media_problem:
             # What was made could not be kept: jobs wait as they would for an engine.
             await in_database(probe)()
-            self._media_is_away = False
+            self._media_problem = ""
         async with self._claiming:
             job = await in_database(jobs.claim_next_job)(
                 self.host,
@@ -206,7 +206,7 @@ class Dispatcher:
             await logged(self._job.job, self._job.carry_out())
         finally:
             # Who only came for this job tries it again at once, and then it ends.
-            self._media_is_away = self._job.media_is_away and self._serves_all
+            self._media_problem = self._job.media_problem if self._serves_all else ""
             self._job = None
             self._no_job.set()
             self._busy_until = time.monotonic()
@@ -341,7 +341,7 @@ class Dispatcher:
             "stage": loading[1] if loading is not None else "",
             "stage_fraction": loading[2] if loading is not None else None,
             "runners": [self._runner_facts(runner) for runner in living],
-            "last_error": self._warmth.last_error,
+            "last_error": self._media_problem or self._warmth.last_error,
         }
 
     def _runner_facts(self, runner: Runner) -> dict[str, Any]:

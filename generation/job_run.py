@@ -74,8 +74,8 @@ class JobRun:
     stopping: asyncio.Event
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
-    # Whether it went back for want of the storage.
-    media_is_away: bool = False
+    # Why it went back, where that was for want of the storage.
+    media_problem: str = ""
     _over: bool = False
     # Told to downloads, which run in threads.
     _stop_fetching: threading.Event = field(default_factory=threading.Event)
@@ -116,7 +116,7 @@ class JobRun:
         except MediaAway as problem:
             # Whoever is next may reach it; this engine takes nothing until it does itself.
             logger.warning("job %s goes back: %s", job.pk, problem.in_full)
-            self.media_is_away = True
+            self.media_problem = str(problem)
             await self._hand_back(counts_as_attempt=True, reason=(MEDIA_AWAY, str(problem)))
         except OSError as problem:
             message = (

@@ -25,7 +25,7 @@ from generation.services.hosts import running_host
 from musicgen_site.backup import files, rows
 from musicgen_site.backup.archive import BackupProblem, unpack
 from musicgen_site.studio_settings import create_home
-from registry.media import takes_media, weights_media
+from registry.media import probe, takes_media, weights_media
 
 #: Tables that a fresh studio fills by itself.
 _FILLED_BY_ITSELF = rows.LEFT_OUT | {"contenttypes.contenttype", "auth.permission", "registry.modelconfig"}
@@ -45,6 +45,7 @@ class RestoreReport:
 def restore_backup(source: Path, home: Path, *, force: bool) -> RestoreReport:
     """Make the studio what it was at the backup. Raises BackupProblem, OSError, DatabaseError; then it is as before."""
     _refuse_where_it_would_harm(home, force=force)
+    probe()
     create_home(home)
     staging = Path(tempfile.mkdtemp(prefix=".restore-", dir=home))
     try:

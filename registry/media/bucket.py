@@ -149,7 +149,7 @@ class BucketMedia(S3Storage):
         return found
 
     def remove(self, name: str, *, aside: bool = False) -> int:
-        """Delete the object and answer the bytes it had. Whoever reads it at this moment may be cut off."""
+        """Delete the object and answer the bytes it had."""
         try:
             size = self._size(name, aside=aside)
         except FileNotFoundError:

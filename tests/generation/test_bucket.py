@@ -1,6 +1,7 @@
 """What only a bucket does: it goes away and comes back, refuses, and is copied from; seen through a real server."""
 
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.response import StreamingBody
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -189,17 +191,36 @@ def test_without_its_packages_the_extra_is_named(settings: Any, monkeypatch: pyt
 # Parts of it.
 
 
-def test_a_part_is_asked_for_alone_and_cut_off_bodies_are_told(
-    owner: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def recorded(function: Callable[..., Any], calls: list[Any]) -> Callable[..., Any]:
+    """The function, each of whose calls leaves its arguments in the list."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        calls.append((args, named))
+        return function(*args, **named)
+
+    return call
+
+
+def test_a_part_is_asked_for_alone(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
     take = make_take(owner)
     media: Any = takes_media()
-    asked = []
-    get = media._client.get_object
-    monkeypatch.setattr(media._client, "get_object", lambda **wanted: asked.append(wanted) or get(**wanted))
+    asked: list[Any] = []
+    monkeypatch.setattr(media._client, "get_object", recorded(media._client.get_object, asked))
     with closing(media.opened(take.file_name)) as opened, closing(opened.stream(10, 90)) as stream:
         assert len(stream.read(1000)) == 90
-    assert [each["Range"] for each in asked] == ["bytes=10-99"]
+    assert [named["Range"] for _, named in asked] == ["bytes=10-99"]
+
+
+def test_an_answer_that_breaks_off_is_told(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = make_take(owner)
+    with closing(takes_media().opened(take.file_name).stream()) as stream:
+        monkeypatch.setattr(StreamingBody, "read", fail)
+        with pytest.raises(MediaAway, match="It does not answer"):
+            stream.read(10)
+
+
+def fail(*_: object, **__: object) -> None:
+    raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
 
 
 def test_an_answer_reads_no_more_than_it_sends(
@@ -209,12 +230,10 @@ def test_an_answer_reads_no_more_than_it_sends(
 
     monkeypatch.setattr(audio_response, "CHUNK_BYTES", 1000)
     take = make_take(owner)
-    sizes: list[int] = []
-    media_type: Any = type(takes_media().opened(take.file_name).stream())
-    read = media_type.read
-    monkeypatch.setattr(media_type, "read", lambda self, size=-1: sizes.append(size) or read(self, size))
+    reads: list[Any] = []
+    monkeypatch.setattr(StreamingBody, "read", recorded(StreamingBody.read, reads))
     assert len(body(client.get(take.audio_url, headers={"Range": "bytes=0-2499"}))) == 2500
-    assert sizes == [1000, 1000, 500]
+    assert [args[1] for args, _ in reads] == [1000, 1000, 500]
 
 
 # Copies for engines.
@@ -222,8 +241,8 @@ def test_an_answer_reads_no_more_than_it_sends(
 
 def test_weights_are_fetched_once_and_compared(jazz: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     media: Any = type(weights_media())
-    opened, found = media.opened, []
-    monkeypatch.setattr(media, "opened", lambda self, name: found.append(name) or opened(self, name))
+    fetched: list[Any] = []
+    monkeypatch.setattr(media, "opened", recorded(media.opened, fetched))
     paths: list[Path] = []
     threads = [
         threading.Thread(target=lambda: paths.append(local_weights(jazz.weights_sha256))) for _ in range(4)
@@ -233,7 +252,7 @@ def test_weights_are_fetched_once_and_compared(jazz: Adapter, monkeypatch: pytes
     for thread in threads:
         thread.join()
     assert set(paths) == {cache_folder() / weights_name(jazz.weights_sha256)}
-    assert found == [weights_name(jazz.weights_sha256)]
+    assert len(fetched) == 1
     assert paths[0].stat().st_size == jazz.file_bytes
 
 

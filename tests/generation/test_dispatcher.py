@@ -344,7 +344,11 @@ def test_jobs_wait_while_the_bucket_is_away(
         # Made, and not kept: it went back, and this engine takes nothing now.
         until(first, lambda row: row.attempts == 1 and row.status == JobStatus.QUEUED, "coming back")
         second = submit(owner)
-        wait_until(lambda: engine.dispatcher._job is None, seconds=PATIENCE, what="rest")
+        wait_until(
+            lambda: EngineHost.objects.get().last_error.startswith("The storage of takes and adapters"),
+            seconds=PATIENCE,
+            what="saying so",
+        )
         assert Job.objects.get(pk=second.pk).attempts == 0
     assert until_ended(first).attempts == 2
     assert until_ended(second).attempts == 1

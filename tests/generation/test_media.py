@@ -19,6 +19,7 @@ from generation.retention.rules import Look
 from generation.retention.run import RULES_BY_NAME, Outcome, run_rule
 from generation.services import jobs, storage, takes
 from generation.services.adapters import delete_adapter
+from generation.services.refusals import StorageFull
 from registry.media import Media, NotOurs, takes_media, weights_media
 from tests.adapters.zips import adapter_files, zipped
 from tests.generation.music import HOST, make_running_job, make_take, recipe_for, save, tone
@@ -200,7 +201,7 @@ def test_a_full_disk_concerns_only_takes_that_lie_on_it(
     refuses = kept_in == "folder"
     assert bool(clean("limits").removed) == refuses
     if refuses:
-        with pytest.raises(storage.StorageFull):
+        with pytest.raises(StorageFull):
             storage.check_storage(owner, 1000)
     else:
         storage.check_storage(owner, 1000)
