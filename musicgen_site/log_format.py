@@ -21,6 +21,8 @@ from gated_configs.log_context import log_ids
 HIDDEN: Final = "[hidden]"
 #: Shorter secrets would hide ordinary words.
 _LEAST_SECRET: Final = 6
+#: Secrets of the libraries that we use, which read them from the environment themselves.
+_TOKENS: Final = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 #: Control characters, and those that reorder or hide text on a terminal.
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 #: Before each further line of one record: a line that begins otherwise is a record of its own.
@@ -78,7 +80,7 @@ def hide_secrets(text: str) -> str:
         studio.metrics_token,
         studio.database_url,
         studio.redis_url,
-        os.environ.get("HF_TOKEN"),
+        *map(os.environ.get, _TOKENS),
     ):
         text = text.replace(secret, HIDDEN)
     return text
@@ -90,10 +92,10 @@ def _secrets(
     token: str | None,
     database_url: str | None,
     redis_url: str | None,
-    hub: str | None,
+    *tokens: str | None,
 ) -> tuple[str, ...]:
     """What must not be in a log, longest first; of an address only its password."""
-    found = {secret_key or "", token or "", hub or ""}
+    found = {secret_key or "", token or "", *(each or "" for each in tokens)}
     for address in (database_url, redis_url):
         password = urlsplit(address or "").password or ""
         found |= {password, unquote(password)}

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.response import StreamingBody
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 
@@ -20,6 +21,7 @@ from adapters.format.errors import AdapterRefused
 from adapters.models import Adapter
 from adapters.models.adapter import weights_name
 from adapters.services import local_weights as copies
+from adapters.services import storage as weights
 from adapters.services.importing import ZipSource, import_adapter
 from adapters.services.local_weights import cache_folder, local_weights
 from generation import database
@@ -288,6 +290,26 @@ def test_copies_stay_within_their_bound(
     monkeypatch.setattr(copies, "IN_USE", -5.0)
     assert local_weights(jazz.weights_sha256).exists()
     assert not other.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_machines_wait_for_each_other_in_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This runs on PostgreSQL, too. Machines that share SQLite share its folder, and the lock there."""
+    monkeypatch.setattr(weights, "folder_lock", lambda folder: nullcontext())
+
+    def import_elsewhere() -> None:
+        with weights.weights_lock():
+            pass
+        connections.close_all()
+
+    other = threading.Thread(target=import_elsewhere)
+    with weights.weights_lock():
+        other.start()
+        other.join(timeout=0.5)
+        waits = other.is_alive()
+    other.join(timeout=20)
+    assert not other.is_alive()
+    assert waits == (connection.vendor == "postgresql")
 
 
 def test_each_machine_cleans_its_own_home(monkeypatch: pytest.MonkeyPatch) -> None:

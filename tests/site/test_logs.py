@@ -106,7 +106,9 @@ def test_secrets_of_the_studio_are_hidden(
     }
     settings.STUDIO = settings.STUDIO.model_copy(update=secrets)
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
-    shown = ["k" * 40, "metrics-token-metrics", "data%21base", "data!base", "redis-password", "hf_abcdefgh"]
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key-of-a-bucket")
+    shown = ["k" * 40, "metrics-token-metrics", "data%21base", "data!base", "redis-password"]
+    shown += ["hf_abcdefgh", "key-of-a-bucket"]
     for secret in shown:
         for made in (record("says %s.", secret), failure(f"says {secret}.")):
             line = formatter.format(made)

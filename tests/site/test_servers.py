@@ -17,6 +17,7 @@ from tests.site.test_studio_settings import manage
 #: Tests of rows and services, which are where two databases can differ; the others would only take time.
 PORTABLE_TESTS = [
     "tests/generation/test_api.py",
+    "tests/generation/test_bucket.py::test_machines_wait_for_each_other_in_the_database",
     "tests/generation/test_engine_state.py",
     "tests/generation/test_jobs.py",
     "tests/generation/test_takes.py",
