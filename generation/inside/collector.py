@@ -144,13 +144,10 @@ def _disk() -> Iterator[Metric]:
     for part, size in use.parts.items():
         parts.add_metric([part], size)
     yield parts
-    if use.in_bucket:
-        kept = GaugeMetricFamily(
-            "musicgen_bucket_used_bytes", "Bytes in the bucket, by kind.", labels=["kind"]
-        )
-        for kind, size in use.in_bucket.items():
-            kept.add_metric([kind], size)
-        yield kept
+    kept = GaugeMetricFamily("musicgen_bucket_used_bytes", "Bytes in the bucket, by kind.", labels=["kind"])
+    for kind, size in use.in_bucket.items():
+        kept.add_metric([kind], size)
+    yield kept
     yield GaugeMetricFamily("musicgen_disk_free_bytes", "Free on the disk of the home.", value=use.free_bytes)
     yield GaugeMetricFamily("musicgen_disk_total_bytes", "Size of that disk.", value=use.total_bytes)
 

@@ -145,6 +145,14 @@ def test_readyz_and_check_tell(client: Client, storage_server: StorageServer) ->
                 call_command(*command)
 
 
+def test_what_lies_there_is_told(owner: User, jazz: Adapter, client: Client) -> None:
+    take = make_take(owner)
+    metrics = client.get("/metrics").content.decode()
+    assert f'musicgen_bucket_used_bytes{{kind="takes"}} {float(take.file_bytes)}' in metrics
+    assert f'musicgen_bucket_used_bytes{{kind="adapters"}} {float(jazz.file_bytes)}' in metrics
+    assert "takes in the bucket" in client.get("/settings/inside/").content.decode()
+
+
 # It refuses.
 
 
