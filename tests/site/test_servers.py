@@ -1,9 +1,12 @@
 """The larger set-up: the same code over PostgreSQL and Redis, on private servers."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
-from tests.conftest import ROOT
-from tests.site.test_studio_settings import manage
+from tests.conftest import ROOT, STORAGE_ENVIRONMENT, StorageServer, environment_for, running_studio
+
+PATIENCE = 240
 
 #: Tests of rows and services, which are where two databases can differ; the others would only take time.
 PORTABLE_TESTS = [
@@ -27,14 +31,65 @@ PORTABLE_TESTS = [
 
 
 @pytest.mark.postgres
-def test_every_migration_runs_on_postgresql(postgres: str, studio_environment: dict[str, str]) -> None:
-    environment = {**studio_environment, "DATABASE_URL": postgres}
-    ended = manage("migrate", "--verbosity", "0", environment=environment)
-    assert ended.returncode == 0, ended.stderr
-    listed = manage("list_models", environment=environment)
-    assert listed.returncode == 0, listed.stderr
-    assert "musicgen-small" in listed.stdout
-    assert not Path(studio_environment["MUSICGEN_HOME"], "studio.sqlite3").exists()
+@pytest.mark.redis
+@pytest.mark.slow
+def test_a_take_of_one_machine_is_played_from_another(
+    postgres: str, redis_server: str, storage_server: StorageServer, tmp_path: Path
+) -> None:
+    """With an adapter that came in where no engine is. They share PostgreSQL, Redis and a bucket, and no folder."""
+    shared = {
+        "DATABASE_URL": postgres,
+        "REDIS_URL": redis_server,
+        "MUSICGEN_MEDIA_URL": storage_server.new_bucket(),
+        **STORAGE_ENVIRONMENT,
+    }
+    here = {**environment_for(tmp_path / "here"), **shared, "MUSICGEN_SHIPPED_ADAPTERS": "true"}
+    there = {**environment_for(tmp_path / "there"), **shared}
+    with running_studio(here, options=["--no-engine"]) as web:
+
+        def ask(path: str, body: dict[str, Any] | None = None) -> Any:
+            content = None if body is None else json.dumps(body).encode()
+            request = urllib.request.Request(
+                f"{web.url}api/{path}", content, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+
+        assert "musicgen-small" in {model["id"] for model in ask("models")["models"]}
+        (adapter,) = ask("adapters")["adapters"]
+        job = ask(
+            "generations",
+            {"prompt": "lullaby", "duration_seconds": 0.5, "adapters": [{"id": adapter["id"]}]},
+        )
+        engine = subprocess.Popen(
+            [sys.executable, "manage.py", "runworker", "generation"],
+            cwd=ROOT,
+            env=there,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while ask(f"generations/{job['id']}")["status"] in ("queued", "running"):
+                assert time.monotonic() < deadline, "there is no take in time"
+                time.sleep(0.5)  # each look costs processor time, which the engine needs
+        finally:
+            engine.terminate()
+            _, log = engine.communicate(timeout=60)
+        ended = ask(f"generations/{job['id']}")
+        assert ended["status"] == "finished", (ended, log)
+        assert "Traceback" not in log
+        (take,) = ended["takes"]
+        request = urllib.request.Request(
+            f"{web.url}{take['audio_url'].lstrip('/')}", headers={"Range": "bytes=0-43"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert (answer.status, answer.read()[:4]) == (206, b"RIFF")
+    sound = [path.name for home in ("here", "there") for path in (tmp_path / home).rglob("*.wav")]
+    assert sound == [], "no machine keeps it"
+    copies = [path.parent for path in tmp_path.rglob("*.safetensors")]
+    assert copies == [tmp_path / "there" / "cache" / "adapters"]
+    assert not any(tmp_path.rglob("studio.sqlite3"))
 
 
 @pytest.mark.postgres
