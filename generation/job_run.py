@@ -28,7 +28,7 @@ from generation.events import BoardChanged, JobProgressed
 from generation.models import Job, JobAdapter, JobStatus
 from generation.proof_run import NotProven, prove, require_proofs
 from generation.runner_pool import RunnerPool
-from generation.runners import LoadRefused, Runner, RunnerDied
+from generation.runners import LoadRefused, Runner, RunnerDied, RunnerHung
 from generation.services import jobs, takes
 from generation.services.job_adapters import AdapterGone, adapters_of, use_of
 from generation.services.speed import seconds_per_audio_second
@@ -109,7 +109,7 @@ class JobRun:
         except RunnerDied as problem:
             logger.warning("the runner died during job %s: %s\n%s", job.pk, problem, problem.detail)
             await written(self._note_death)(problem)
-            await self._hand_back(counts_as_attempt=True)
+            await self._hand_back(counts_as_attempt=True, was_hung=isinstance(problem, RunnerHung))
         except OSError as problem:
             message = (
                 "The disk is full. Free some space in the studio's folder and try again."
@@ -177,8 +177,11 @@ class JobRun:
         if not await written(jobs.end_job)(self.job, status, host=self.host, **end):
             await self._see_how_it_ended(announcement)
 
-    async def _hand_back(self, *, counts_as_attempt: bool) -> None:
-        if not await written(jobs.hand_back)(self.job, self.host, counts_as_attempt=counts_as_attempt):
+    async def _hand_back(self, *, counts_as_attempt: bool, was_hung: bool = False) -> None:
+        given = await written(jobs.hand_back)(
+            self.job, self.host, counts_as_attempt=counts_as_attempt, was_hung=was_hung
+        )
+        if not given:
             await self._see_how_it_ended("")
 
     async def _see_how_it_ended(self, announcement: str) -> None:

@@ -97,6 +97,13 @@ class StudioSettings(BaseSettings):
         le=600,
         description="Seconds after which a job goes to another engine when its own has stopped saying that it works.",
     )
+    runner_still_seconds: float = Field(
+        default=120,
+        ge=1,
+        le=86_400,
+        description="Seconds in which the process of a loaded model may neither say anything nor compute while it has"
+        " work; then it counts as hung and is ended. One that computes in silence gets twenty times as long.",
+    )
     drain_seconds: float = Field(
         default=30,
         ge=0,

@@ -31,6 +31,10 @@ LOST_ENGINE: Final = (
     "The engine stopped unexpectedly twice while making this. The machine may be short of memory: "
     "try a shorter duration or a smaller model."
 )
+HUNG_RUNNER: Final = (
+    "The model's process stood still twice while making this and was ended. Try again; if it happens again, look at the "
+    "studio's log, and at the machine's graphics driver and disk."
+)
 
 
 def request_cancel(job: Job) -> bool:
@@ -147,16 +151,15 @@ def write_progress(job: Job, host: str) -> bool | None:
     return held.filter(cancel_requested_at__isnull=False).exists()
 
 
-def hand_back(job: Job, host: str, *, counts_as_attempt: bool) -> bool:
+def hand_back(job: Job, host: str, *, counts_as_attempt: bool, was_hung: bool = False) -> bool:
     """Return a running job to the queue, or end it when it was tried often enough. False when it is no longer ours."""
     if job.status != JobStatus.RUNNING:
         return False
     if Job.objects.filter(pk=job.pk, cancel_requested_at__isnull=False).exists():
         return end_job(job, JobStatus.CANCELLED, host=host)
     if counts_as_attempt and job.attempts >= MAX_ATTEMPTS:
-        return end_job(
-            job, JobStatus.FAILED, host=host, error_code="ENGINE_STOPPED", error_message=LOST_ENGINE
-        )
+        code, message = ("RUNNER_HUNG", HUNG_RUNNER) if was_hung else ("ENGINE_STOPPED", LOST_ENGINE)
+        return end_job(job, JobStatus.FAILED, host=host, error_code=code, error_message=message)
     attempts = job.attempts if counts_as_attempt else max(0, job.attempts - 1)
     given = job.change_status(
         JobStatus.QUEUED,
