@@ -63,7 +63,21 @@ class BoundedParser(Parser):
             ) from None
 
 
-api = NinjaAPI(
+class StudioAPI(NinjaAPI):
+    """Ninja's, with what holds for every route in its document."""
+
+    def get_openapi_schema(self, **options: Any) -> Any:
+        """The document. While the database is away no route answers."""
+        document = super().get_openapi_schema(**options)
+        schema = {"$ref": "#/components/schemas/ErrorOut"}
+        away = {"description": "The database is away.", "content": {"application/json": {"schema": schema}}}
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"].setdefault(503, away)
+        return document
+
+
+api = StudioAPI(
     title="MusicGen Studio",
     version=VERSION,
     description=(

@@ -105,6 +105,9 @@ def _databases() -> dict[str, Any]:
         }
         # An in-memory test database cannot be seen by a live server's threads.
         database["TEST"] = {"NAME": STUDIO.home / "test.sqlite3"}
+    elif "postgresql" in database["ENGINE"]:
+        # By itself a driver waits for two minutes for a machine that is gone, and every page with it.
+        database["OPTIONS"] = {"connect_timeout": 5, **database.get("OPTIONS", {})}
     return {"default": database}
 
 
