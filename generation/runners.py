@@ -37,6 +37,25 @@ LINE_BOUND: Final = 1 << 20
 _PROJECT: Final = Path(__file__).resolve().parent.parent
 
 
+#: What a runner has no use for. It reads files that others wrote, so it holds as little as it can.
+_NOT_FOR_RUNNERS: Final = frozenset(
+    {
+        "DATABASE_URL",
+        "REDIS_URL",
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "MUSICGEN_SECRET_KEY",
+        "MUSICGEN_EMAIL_URL",
+        "MUSICGEN_METRICS_TOKEN",
+    }
+)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_RUNNERS}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
+
+
 class RunnerDied(RuntimeError):
     """The process ended without being asked to. `detail` is the end of what it wrote to stderr."""
 
@@ -125,7 +144,7 @@ class Runner:
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_BOUND,
             cwd=_PROJECT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=_environment(),
             # Ctrl+C in the terminal is for the studio, which then ends its runners in order.
             start_new_session=True,
         )

@@ -59,6 +59,11 @@ def request_cancel(job: Job) -> bool:
         return bool(asked)
 
 
+def cancel_all_of(owner: Any) -> int:
+    """Ask for the end of every job of a person whose account is closed. Returns how many."""
+    return sum(map(request_cancel, Job.objects.for_user(owner).unfinished()))
+
+
 def retry_job(job: Job) -> Job | None:
     """Queue the same request again as a new job and put the old card away. None when it is not over yet.
 
@@ -112,7 +117,7 @@ def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection
     may pass one that would need a swap, until it has waited for SWAP_PATIENCE: models swap rarely and nobody starves.
     """
     while True:
-        queue = Job.objects.filter(status=JobStatus.QUEUED)
+        queue = Job.objects.filter(status=JobStatus.QUEUED, owner__is_active=True)
         if only_job is not None:
             queue = queue.filter(pk=only_job)
         now = timezone.now()

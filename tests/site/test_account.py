@@ -186,6 +186,21 @@ def test_the_answer_does_not_tell_who_has_an_account(alice: User, mailoutbox: li
 
 
 @pytest.mark.usefixtures("with_mail")
+def test_nobody_chooses_where_the_link_of_a_mail_leads(
+    alice: User, mailoutbox: list[Any], settings: Any
+) -> None:
+    """Neither by the Host header nor by what proxies add."""
+    User.objects.filter(pk=alice.pk).update(email="alice@example.org")
+    evil = Client(headers={"Host": "evil.example"})
+    assert evil.post("/password/", {"email": "alice@example.org"}).status_code == 400
+    forwarded = Client(headers={"X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"})
+    _, mails = mail_to("alice@example.org", mailoutbox, client=forwarded)
+    assert len(mailoutbox) == 1
+    assert "http://testserver/password/" in mails[0].body
+    assert "evil.example" not in mails[0].body
+
+
+@pytest.mark.usefixtures("with_mail")
 def test_nobody_is_flooded_with_mails(alice: User, mailoutbox: list[Any]) -> None:
     User.objects.filter(pk=alice.pk).update(email="alice@example.org")
     for _ in range(reset.TO_MAILBOX.count):
