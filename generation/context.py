@@ -13,6 +13,7 @@ from generation.engine_state import engine_state
 _NAVIGATION = {
     "generation:studio": ("studio", "studio"),
     "generation:library": ("library", "library"),
+    "generation:deleted": ("library", "shell"),
     "generation:adapters": ("adapters", "adapters"),
     "generation:adapter-import": ("adapters", "shell"),
     "generation:adapter": ("adapters", "adapter"),
