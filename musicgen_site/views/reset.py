@@ -18,7 +18,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 
 from gated_configs.services.rate_limits import Limit, take
 from gated_configs.wording import rough_seconds
-from musicgen_site.forms import ResetForm
+from musicgen_site.forms import NewPasswordForm, ResetForm
 from musicgen_site.request_in_hand import address_of, network_of
 from musicgen_site.request_limits import too_many
 from musicgen_site.views.access import shared_mode_only
@@ -68,6 +68,7 @@ class SentPage(PasswordResetDoneView):
 class NewPasswordPage(PasswordResetConfirmView):
     """The page behind the mail's link."""
 
+    form_class = NewPasswordForm
     template_name = "registration/reset_confirm.html"
 
 

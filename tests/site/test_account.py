@@ -89,9 +89,11 @@ def test_another_password_ends_every_other_login(alice: User) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("wrong", NEW, "old password was entered incorrectly"),
+        ("wrong", NEW, "not the password that you have now"),
         ("alice-password", "short", "too short"),
         ("alice-password", "1234567890", "entirely numeric"),
+        ("", NEW, "Type the password that you have now."),
+        ("alice-password", "", "Choose a password."),
     ],
 )
 def test_a_password_that_is_refused_changes_nothing(old: str, new: str, words: str, alice: User) -> None:
