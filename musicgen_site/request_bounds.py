@@ -123,6 +123,8 @@ def refusal(status: int, sentence: str, error_code: str) -> list[dict[str, Any]]
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
     ]
     return [
         {"type": "http.response.start", "status": status, "headers": headers},

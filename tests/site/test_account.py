@@ -203,6 +203,28 @@ def test_nobody_chooses_where_the_link_of_a_mail_leads(
 
 
 @pytest.mark.usefixtures("with_mail")
+@pytest.mark.parametrize(
+    ("asked", "mailed"),
+    [
+        ("studio.example", "studio.example"),
+        ("studio.example:8443", "studio.example:8443"),
+        ("band.example", "band.example"),
+        ("localhost", "studio.example"),
+        ("127.0.0.1:8000", "studio.example:8000"),
+    ],
+)
+def test_the_link_of_a_mail_leads_to_a_host_that_the_operator_named(
+    asked: str, mailed: str, alice: User, mailoutbox: list[Any], settings: Any
+) -> None:
+    named = ("studio.example", "band.example")
+    settings.STUDIO = settings.STUDIO.model_copy(update={"allowed_hosts": named})
+    settings.ALLOWED_HOSTS = ["localhost", "127.0.0.1", *named]
+    User.objects.filter(pk=alice.pk).update(email="alice@example.org")
+    _, mails = mail_to("alice@example.org", mailoutbox, client=Client(headers={"Host": asked}))
+    assert f"http://{mailed}/password/" in mails[0].body
+
+
+@pytest.mark.usefixtures("with_mail")
 def test_nobody_is_flooded_with_mails(alice: User, mailoutbox: list[Any]) -> None:
     User.objects.filter(pk=alice.pk).update(email="alice@example.org")
     for _ in range(reset.TO_MAILBOX.count):
