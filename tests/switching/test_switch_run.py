@@ -257,6 +257,25 @@ def test_a_runner_that_is_killed_leaves_the_old_model(
     assert "process ended while it was loading" in switch.message
 
 
+def test_a_model_that_stands_still_does_not_become_active(
+    engine: Engine,
+    owner: User,
+    dwarfs: Path,
+    demo: ModelConfig,
+    settings: Any,
+    before_the_proof: list[Callable[[SwitchRun, Runner], Any]],
+) -> None:
+    def stop(run: SwitchRun, runner: Runner) -> None:
+        assert runner.pid is not None
+        os.kill(runner.pid, signal.SIGSTOP)
+
+    settings.STUDIO = settings.STUDIO.model_copy(update={"runner_still_seconds": 1})
+    before_the_proof.append(stop)
+    switch = until_stage(switch_to(dwarf("still", dwarfs / "mono")), SwitchStage.FAILED)
+    assert_stays(switch, demo, owner, code="RUNNER_HUNG")
+    assert "said nothing and did nothing for 1 s, so it was ended." in switch.message
+
+
 def test_a_switch_that_is_no_longer_ours_changes_nothing(
     engine: Engine,
     owner: User,
