@@ -158,6 +158,18 @@ def test_what_is_no_token_is_refused(secret: str) -> None:
     assert bearer(secret).get("/api/takes").status_code == 401
 
 
+def test_a_token_is_read_from_its_header_alone(alice: User) -> None:
+    """Addresses are written down on the way; cookies are sent by browsers on behalf of others."""
+    _, secret = create_token(owner=alice, name="script", scope="generate")
+    for query in ("token", "access_token", "api_key", "Authorization"):
+        assert Client().get(f"/api/takes?{query}={secret}").status_code == 401
+        assert Client(headers={"Cookie": f"{query}={secret}"}).get("/api/takes").status_code == 401
+    for header in ({"X-Api-Key": secret}, {"Authorization": secret}, {"Authorization": f"Basic {secret}"}):
+        assert Client(headers=header).get("/api/takes").status_code == 401
+    sent = {**WANTED, "token": secret}
+    assert Client().post("/api/generations", sent, content_type="application/json").status_code == 401
+
+
 def test_another_site_cannot_use_a_token(alice: User) -> None:
     client = script(alice, "generate")
     answer = client.post(

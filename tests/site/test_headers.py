@@ -29,9 +29,12 @@ def policy(answer: Any) -> dict[str, list[str]]:
     "path", ["/", "/library/", "/settings/", "/admin/", "/api/docs", "/api/models", "/no/such"]
 )
 def test_every_answer_carries_the_headers(path: str, client: Client) -> None:
-    answer = client.get(path)
+    answer = client.get(path, headers={"Origin": "https://other.example"})
     for name, value in EVERYWHERE.items():
         assert answer.headers[name] == value, name
+    assert not [name for name in answer.headers if name.startswith("Access-Control-")], (
+        "no other site may read"
+    )
     assert answer["X-Frame-Options"] == "DENY"
     allowed = policy(answer)
     assert allowed["default-src"] == ["'self'"]
