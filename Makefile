@@ -21,7 +21,7 @@ PARALLEL ?= --numprocesses $(WORKERS) --maxprocesses 5 --dist loadfile --no-load
 # each would compile the whole project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check lock clean system-packages
+.PHONY: help run test check audit lock clean system-packages
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ check: $(VENV)/dev.stamp ## Lint, format, types, templates, migrations and docum
 	$(PYTHON) manage.py check --fail-level WARNING; \
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	$(PYTHON) -m pytest -q tests/site/test_docs.py
+	$(PYTHON) .ci/audit.py --brief
+
+audit: $(VENV)/dev.stamp ## Look up all locked packages in the OSV database of known vulnerabilities
+	@$(PYTHON) .ci/audit.py
 
 lock: $(PYTHON) ## Write requirements.lock and requirements-dev.lock anew from pyproject.toml
 	@$(PYTHON) .ci/lock.py

@@ -7,17 +7,15 @@ import logging
 from typing import Any
 
 from django.core.exceptions import BadRequest, RequestDataTooBig
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.multipartparser import MultiPartParserError
-from django.utils.text import slugify
 from ninja import NinjaAPI, Router, Status
 from ninja.errors import HttpError, ValidationError
-from ninja.params.functions import Query
 from ninja.parser import Parser
 
 from adapters import api as adapters_api
 from gated_configs import api as memory_api
-from generation import adapter_api, audio_files, cards, storage_api, switch_api, webhook_api
+from generation import adapter_api, audio_files, cards, storage_api, switch_api, take_api, webhook_api
 from generation.api_schemas import (
     ErrorOut,
     GenerationIn,
@@ -25,11 +23,8 @@ from generation.api_schemas import (
     ModelOut,
     ModelsOut,
     SwitchOut,
-    TakeOut,
-    TakesOut,
 )
-from generation.audio_response import audio_response
-from generation.models import Job, Take
+from generation.models import Job
 from generation.services import jobs, models, submission, takes
 from generation.services.job_adapters import AdapterWish
 from generation.services.refusals import GenerationRefused, QuotaReached, StorageFull
@@ -67,7 +62,21 @@ class BoundedParser(Parser):
             ) from None
 
 
-api = NinjaAPI(
+class StudioAPI(NinjaAPI):
+    """Ninja's, with what holds for every route in its document."""
+
+    def get_openapi_schema(self, **options: Any) -> Any:
+        """The document. While the database is away no route answers."""
+        document = super().get_openapi_schema(**options)
+        schema = {"$ref": "#/components/schemas/ErrorOut"}
+        away = {"description": "The database is away.", "content": {"application/json": {"schema": schema}}}
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"].setdefault(503, away)
+        return document
+
+
+api = StudioAPI(
     title="MusicGen Studio",
     version=VERSION,
     description=(
@@ -115,6 +124,16 @@ def _file_missing(request: HttpRequest, problem: takes.TakeFileMissing) -> HttpR
 def _media_away(request: HttpRequest, problem: MediaAway) -> HttpResponse:
     logger.warning("503: %s", problem.in_full)
     return _refuse(request, 503, str(problem), MEDIA_AWAY)
+
+
+@api.exception_handler(takes.TakeGone)
+def _take_gone(request: HttpRequest, problem: takes.TakeGone) -> HttpResponse:
+    return _refuse(request, 404, str(problem), "NOT_FOUND")
+
+
+@api.exception_handler(audio_files.UnknownFormat)
+def _unknown_format(request: HttpRequest, problem: audio_files.UnknownFormat) -> HttpResponse:
+    return _refuse(request, 400, str(problem), "UNKNOWN_FORMAT", formats=list(audio_files.FORMATS))
 
 
 @api.exception_handler(ValidationError)
@@ -214,6 +233,7 @@ api.add_router("/models", models_router)
 api.add_router("/adapters", adapters_api.router)
 api.add_router("/trials", adapter_api.trials_router)
 api.add_router("/storage", storage_api.router)
+api.add_router("/takes", take_api.router)
 api.add_router("/webhooks", webhook_api.router)
 
 
@@ -266,91 +286,6 @@ def generation_cancel(request: HttpRequest, job_id: int) -> Any:
     return Status(202, GenerationOut.of(job, cards.card_of(job)))
 
 
-# Takes.
-
-
-@api.get("/takes", response={200: TakesOut, 400: ErrorOut}, tags=["takes"], operation_id="list_takes")
-def takes_list(
-    request: HttpRequest,
-    q: str = Query("", max_length=200, description="Words that the prompt or title must hold."),
-    model: str = Query("", max_length=80, description="Model id."),
-    adapter: int | None = Query(None, ge=1, le=MAX_ID, description="Only those made with this adapter."),
-    favourites: bool = False,
-    before: int | None = Query(None, ge=1, le=MAX_ID, description="Takes older than this id."),
-    limit: int = Query(50, ge=1, le=MAX_TAKES),
-) -> Any:
-    """Your takes, newest first."""
-    found = Take.objects.for_user(request.user).kept().matching(q.replace("\0", ""))
-    if model:
-        found = found.filter(model_id=model.replace("\0", ""))
-    if adapter is not None:
-        found = found.made_with(adapter)
-    if favourites:
-        found = found.filter(is_favourite=True)
-    total = found.count()
-    if before is not None:
-        found = found.filter(pk__lt=before)
-    rows = list(found.order_by("-id")[: limit + 1])
-    return {
-        "takes": [TakeOut.of(take) for take in rows[:limit]],
-        "total": total,
-        "next_before": rows[limit - 1].pk if len(rows) > limit else None,
-    }
-
-
-@api.get(
-    "/takes/{int:take_id}",
-    response={200: TakeOut, 400: ErrorOut, 404: ErrorOut},
-    tags=["takes"],
-    operation_id="get_take",
-)
-def take_detail(request: HttpRequest, take_id: int) -> Any:
-    """One take and its recipe."""
-    return TakeOut.of(_take_for_user(request, take_id))
-
-
-@api.api_operation(
-    ["GET", "HEAD"],
-    "/takes/{int:take_id}/audio",
-    response={
-        200: None,
-        206: None,
-        304: None,
-        400: ErrorOut,
-        404: ErrorOut,
-        410: ErrorOut,
-        416: None,
-        503: ErrorOut,
-    },
-    tags=["takes"],
-    operation_id="get_take_audio",
-    url_name="take_audio",
-)
-def take_audio(
-    request: HttpRequest,
-    take_id: int,
-    format: str = Query("wav", max_length=20, description="wav, flac, ogg or mp3."),
-    download: bool = Query(False, description="Ask the browser to save it as a file."),
-) -> HttpResponseBase:
-    """The audio, whole or by HTTP range. Every format carries the recipe in its metadata."""
-    take = _take_for_user(request, take_id)
-    try:
-        wanted = audio_files.audio_format(format)
-    except audio_files.UnknownFormat as problem:
-        return _refuse(request, 400, str(problem), "UNKNOWN_FORMAT", formats=list(audio_files.FORMATS))
-    name = slugify(take.display_title)[:60].strip("-") or "take"
-    try:
-        return audio_response(
-            request,
-            takes.opened_in_format(take, wanted),
-            media_type=wanted.media_type,
-            entity_tag=f"{take.sha256[:32]}-{wanted.name}",
-            download_name=f"{name}-{take.pk}.{wanted.name}" if download else "",
-        )
-    except FileNotFoundError as gone:  # removed since we looked, by who deleted it or by a rule
-        raise takes.TakeFileMissing(take) from gone
-
-
 def _job_for_user(request: HttpRequest, job_id: int) -> Job:
     job = (
         Job.objects.for_user(request.user).complete().filter(pk=job_id).first() if job_id <= MAX_ID else None
@@ -358,12 +293,3 @@ def _job_for_user(request: HttpRequest, job_id: int) -> Job:
     if job is None:
         raise Http404
     return job
-
-
-def _take_for_user(request: HttpRequest, take_id: int) -> Take:
-    take = (
-        Take.objects.for_user(request.user).kept().filter(pk=take_id).first() if take_id <= MAX_ID else None
-    )
-    if take is None:
-        raise Http404
-    return take

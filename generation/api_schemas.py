@@ -115,6 +115,10 @@ class TakeOut(Schema):
     sha256: str
     audio_url: str
     created_at: datetime
+    deleted_at: datetime | None = Field(None, description="When it was deleted; null for one that is kept.")
+    removed_after: datetime | None = Field(
+        None, description="Until when a deleted one can be restored; then its file is removed."
+    )
 
     @classmethod
     def of(cls, take: Take) -> TakeOut:
@@ -141,6 +145,8 @@ class TakeOut(Schema):
             sha256=take.sha256,
             audio_url=take.audio_url,
             created_at=take.created_at,
+            deleted_at=take.deleted_at,
+            removed_after=take.removed_after,
         )
 
 

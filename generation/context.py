@@ -13,6 +13,7 @@ from generation.engine_state import engine_state
 _NAVIGATION = {
     "generation:studio": ("studio", "studio"),
     "generation:library": ("library", "library"),
+    "generation:deleted": ("library", "shell"),
     "generation:adapters": ("adapters", "adapters"),
     "generation:adapter-import": ("adapters", "shell"),
     "generation:adapter": ("adapters", "adapter"),
@@ -33,6 +34,8 @@ def studio(request: HttpRequest) -> dict[str, Any]:
     """Context processor. `live_view` tells the socket what the page shows."""
     name = request.resolver_match.view_name if request.resolver_match else ""
     nav, live_view = _NAVIGATION.get(name, ("", "shell"))
+    if name == "generation:webhooks" and settings.STUDIO.access == "shared":
+        nav = ""  # of the account there
     if live_view == "adapter" and request.resolver_match is not None:
         live_view = f"adapter-{request.resolver_match.kwargs['pk']}"
         if trial := request.resolver_match.kwargs.get("trial_pk"):

@@ -28,7 +28,7 @@ from generation.events import BoardChanged, JobProgressed
 from generation.models import Job, JobAdapter, JobStatus
 from generation.proof_run import NotProven, prove, require_proofs
 from generation.runner_pool import RunnerPool
-from generation.runners import LoadRefused, Runner, RunnerDied
+from generation.runners import LoadRefused, Runner, RunnerDied, RunnerHung
 from generation.services import jobs, takes
 from generation.services.job_adapters import AdapterGone, adapters_of, use_of
 from generation.services.speed import seconds_per_audio_second
@@ -112,7 +112,8 @@ class JobRun:
         except RunnerDied as problem:
             logger.warning("the runner died during job %s: %s\n%s", job.pk, problem, problem.detail)
             await written(self._note_death)(problem)
-            await self._hand_back(counts_as_attempt=True)
+            reason = jobs.HUNG if isinstance(problem, RunnerHung) else jobs.STOPPED
+            await self._hand_back(counts_as_attempt=True, reason=reason)
         except MediaAway as problem:
             # Whoever is next may reach it; this engine takes nothing until it does itself.
             logger.warning("job %s goes back: %s", job.pk, problem.in_full)

@@ -17,21 +17,45 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+from django.conf import settings
 
 from generation.engine import protocol
+from generation.runner_silence import Silence
 
 logger = logging.getLogger(__name__)
 
 #: How long a runner that was asked to end may take before it is killed, in seconds.
 END_BOUND: Final = 3.0
+#: How long the system may take to end one that was killed, in seconds. A driver or a dead disk can hold it for ever.
+KILL_BOUND: Final = 10.0
+#: How long a runner may take to read a command, in seconds; what it did not read by then waits for it in our memory.
+SEND_BOUND: Final = 5.0
 #: Longest line a runner may write, in bytes.
 LINE_BOUND: Final = 1 << 20
-#: Silence that means a runner is stuck while it imports its libraries, in seconds.
-START_BOUND: Final = 180.0
-
 
 #: Where `python -m generation.engine` finds its package.
 _PROJECT: Final = Path(__file__).resolve().parent.parent
+
+
+#: What a runner has no use for. It reads files that others wrote, so it holds as little as it can.
+_NOT_FOR_RUNNERS: Final = frozenset(
+    {
+        "DATABASE_URL",
+        "REDIS_URL",
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "MUSICGEN_SECRET_KEY",
+        "MUSICGEN_EMAIL_URL",
+        "MUSICGEN_METRICS_TOKEN",
+    }
+)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_RUNNERS}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
 class RunnerDied(RuntimeError):
@@ -40,7 +64,21 @@ class RunnerDied(RuntimeError):
     def __init__(self, exit_code: int | None, detail: str) -> None:
         self.exit_code = exit_code
         self.detail = detail
-        super().__init__(f"The runner ended unexpectedly (status {exit_code}).")
+        super().__init__(self._sentence())
+
+    def _sentence(self) -> str:
+        return f"The runner ended unexpectedly (status {self.exit_code})."
+
+
+class RunnerHung(RunnerDied):
+    """The process stood still, and was ended for it. `what` says in words what it did, as in "did nothing for 60 s"."""
+
+    def __init__(self, what: str, detail: str) -> None:
+        self.what = what
+        super().__init__(None, detail)
+
+    def _sentence(self) -> str:
+        return f"The runner {self.what}, so it was ended."
 
 
 class LoadRefused(RuntimeError):
@@ -108,7 +146,7 @@ class Runner:
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_BOUND,
             cwd=_PROJECT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=_environment(),
             # Ctrl+C in the terminal is for the studio, which then ends its runners in order.
             start_new_session=True,
         )
@@ -116,7 +154,7 @@ class Runner:
             asyncio.create_task(self._read_events()),
             asyncio.create_task(self._read_last_words()),
         ]
-        event = await self._next(within=START_BOUND)
+        event = await self._next()
         if isinstance(event, protocol.Started):
             self.versions = event.versions
 
@@ -206,40 +244,55 @@ class Runner:
         """Write one command. A runner that is gone is noticed by whoever waits for its answer."""
         if self._process is None or self._process.stdin is None:
             return
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, TimeoutError):
             self._process.stdin.write(command.encode().encode() + b"\n")
-            await self._process.stdin.drain()
+            await asyncio.wait_for(self._process.stdin.drain(), SEND_BOUND)
 
     async def end(self) -> None:
         """End the process and give all of its memory back; kill it when it does not go by itself."""
         if self._process is not None and self._process.returncode is None:
             if not self.versions:
                 # Still at its imports, it would hear nothing of us, and it holds nothing yet.
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
+                await self._kill()
             await self.send(protocol.Unload())
             if self._process.stdin is not None:
                 self._process.stdin.close()
             try:
                 await asyncio.wait_for(self._process.wait(), END_BOUND)
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-                await self._process.wait()
+                await self._kill()
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
         self._readers = []
 
-    async def _next(self, *, within: float | None = None) -> protocol.Event:
+    async def _kill(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
         try:
-            event = await asyncio.wait_for(self._events.get(), within)
+            await asyncio.wait_for(self._process.wait(), KILL_BOUND)
         except TimeoutError:
-            await self.end()
-            raise RunnerDied(None, f"It said nothing for {within:g} s after its start.") from None
+            logger.error("the system does not end process %s; its memory is lost until it does", self.pid)
+
+    async def _next(self) -> protocol.Event:
+        silence = Silence(self.pid, settings.STUDIO.runner_still_seconds)
+        while True:
+            try:
+                event = await asyncio.wait_for(self._events.get(), silence.step)
+                break
+            except TimeoutError:
+                if what := silence.look():
+                    await self._kill()
+                    await self.end()
+                    raise RunnerHung(what, "\n".join(self._last_words)) from None
         if event is None:
             assert self._process is not None
-            exit_code = await self._process.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), KILL_BOUND)
+            if self.is_alive:  # it closed its output and stays
+                await self._kill()
+            exit_code = self._process.returncode
             # Let the last words arrive: stderr may be read after stdout has ended.
             await asyncio.sleep(0.05)
             self._events.put_nowait(None)

@@ -18,7 +18,7 @@ from generation import installation
 from generation.database import going_on, in_database
 from generation.engine import protocol
 from generation.runner_pool import RunnerPool
-from generation.runners import LoadRefused, Runner, RunnerDied
+from generation.runners import LoadRefused, Runner, RunnerDied, RunnerHung
 from registry.downloads import DownloadCancelled, DownloadFailed
 from registry.events import SwitchChanged, send
 from registry.models import ModelSwitch, SwitchStage
@@ -44,6 +44,16 @@ class NotProven(RuntimeError):
     def __init__(self, name: str, detail: str) -> None:
         self.detail = detail
         super().__init__(f"{name} was loaded but could not make a sound, so it was not made active.")
+
+
+def _of_death(problem: RunnerDied) -> tuple[str, str]:
+    """Code and sentence for people."""
+    if isinstance(problem, RunnerHung):
+        return (
+            "RUNNER_HUNG",
+            f"The model's process {problem.what}, so it was ended. Switch again to try once more.",
+        )
+    return "RUNNER_DIED", "The model's process ended while it was loading, most often for want of memory."
 
 
 @dataclass
@@ -82,8 +92,7 @@ class SwitchRun:
             await self._fail("MODEL_NOT_PLAYABLE", str(problem), "")
         except RunnerDied as problem:
             logger.warning("the new runner died: %s\n%s", problem, problem.detail)
-            message = "The model's process ended while it was loading, most often for want of memory."
-            await self._fail("RUNNER_DIED", message, problem.detail)
+            await self._fail(*_of_death(problem), problem.detail)
         except Exception as problem:
             logger.exception("switch %s met an unexpected error", self.switch.pk)
             await self._fail("STUDIO_ERROR", "Something in the studio went wrong.", repr(problem))

@@ -12,6 +12,7 @@ app_name = "generation"
 urlpatterns = [
     path("", views.studio, name="studio"),
     path("library/", views.library, name="library"),
+    path("library/deleted/", views.deleted, name="deleted"),
     path("adapters/", adapter_views.adapters_list, name="adapters"),
     path("adapters/import/", adapter_import_views.adapter_import, name="adapter-import"),
     path("adapters/<int:pk>/", adapter_views.adapter_detail, name="adapter"),

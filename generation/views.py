@@ -205,7 +205,8 @@ def _refused_answer(request: HttpRequest, sentence: str) -> HttpResponse:
 
 def _page_before(request: HttpRequest) -> str:
     """Where forms without scripts go back to. Only our own pages are named, never an address from the request."""
-    return reverse("generation:library" if request.POST.get("from") == "library" else "generation:studio")
+    named = request.POST.get("from", "")
+    return reverse(f"generation:{named if named in ('library', 'deleted') else 'studio'}")
 
 
 # The library.
@@ -256,6 +257,19 @@ def library(request: HttpRequest) -> HttpResponse:
     )
 
 
+@require_GET
+def deleted(request: HttpRequest) -> HttpResponse:
+    """Takes that were deleted and can still be brought back: the notice with its undo is gone in seconds."""
+    found = Take.objects.for_user(request.user).restorable()
+    page = Paginator(found, TAKES_PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "takes": page.object_list,
+        "page_obj": page,
+        "keep_seconds": 3600 * settings.STUDIO.keep_deleted_hours,
+    }
+    return render(request, "generation/deleted.html", context)
+
+
 @require_POST
 def take_favourite(request: HttpRequest, pk: int) -> HttpResponse:
     """Mark or unmark."""
@@ -288,7 +302,11 @@ def take_delete(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def take_restore(request: HttpRequest, pk: int) -> HttpResponse:
     """Bring a deleted take back."""
-    return _take_answer(request, _changed(takes.restore_take, _get_take_for_user(request, pk)))
+    take = _changed(takes.restore_take, _get_take_for_user(request, pk))
+    if request.POST.get("from") == "deleted":
+        messages.info(request, f"Restored “{take.display_title[:60]}”. It is in the library again.")
+        return redirect("generation:deleted")
+    return _take_answer(request, take)
 
 
 def _take_answer(request: HttpRequest, take: Take) -> HttpResponse:

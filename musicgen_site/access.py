@@ -19,6 +19,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
 
+from musicgen_site.database_away import SocketsWithoutDatabase
 from musicgen_site.security import SameOriginSockets, error_response, is_api_request, refuse_socket
 
 OWNER_USERNAME = "owner"
@@ -96,5 +97,7 @@ class LoginScopeMiddleware:
 def socket_access(application: Any) -> Any:
     """Wrap the socket application in the checks of this studio's mode; it then finds `scope["user"]`."""
     if settings.STUDIO.access == "local":
-        return SameOriginSockets(OwnerScopeMiddleware(application))
-    return SameOriginSockets(AuthMiddlewareStack(LoginScopeMiddleware(application)))
+        checked: Any = OwnerScopeMiddleware(application)
+    else:
+        checked = AuthMiddlewareStack(LoginScopeMiddleware(application))
+    return SameOriginSockets(SocketsWithoutDatabase(checked))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -14,8 +16,40 @@ from musicgen_site.models import ApiToken, AuditEntry
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
+    _UserAdmin = UserAdmin[User]
 else:
     _ModelAdmin = admin.ModelAdmin  # takes a type argument in the stubs only
+    _UserAdmin = UserAdmin
+
+
+class ForSuperusers:
+    """Rows that only superusers change: with them anybody could give themselves every right."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Superusers."""
+        return bool(request.user.is_active and getattr(request.user, "is_superuser", False))
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Superusers. The page of another person's password asks here too."""
+        return self.has_add_permission(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Superusers."""
+        return self.has_add_permission(request)
+
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+
+@admin.register(User)
+class PersonAdmin(ForSuperusers, _UserAdmin):
+    """People. Staff with the right to view them may look."""
+
+
+@admin.register(Group)
+class RightsAdmin(ForSuperusers, GroupAdmin):
+    """Groups of rights. Staff with the right to view them may look."""
 
 
 class ReadOnlyAdmin(_ModelAdmin):

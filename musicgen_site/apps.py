@@ -13,8 +13,9 @@ class MusicgenSiteConfig(AppConfig):
     def ready(self) -> None:
         """Begin to listen."""
         from musicgen_site.checks import check_media_packages
-        from musicgen_site.services import audit, open_pages
+        from musicgen_site.services import audit, closed_accounts, open_pages
 
         audit.listen()
+        closed_accounts.listen()
         open_pages.listen()
         checks.register(check_media_packages)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib.auth import get_user_model
-from django.contrib.auth.forms import AuthenticationForm, BaseUserCreationForm, PasswordResetForm
+from django.contrib.auth.forms import (
+    AuthenticationForm,
+    BaseUserCreationForm,
+    PasswordChangeForm,
+    PasswordResetForm,
+    SetPasswordForm,
+)
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.utils import timezone
@@ -18,15 +24,41 @@ from musicgen_site.services.login_guard import TooManyTries, begin_login
 
 if TYPE_CHECKING:
     _UserCreationForm = BaseUserCreationForm[User]
+    _SetPasswordForm = SetPasswordForm[User]
 else:
-    _UserCreationForm = BaseUserCreationForm  # takes a type argument in the stubs only
+    # They take a type argument in the stubs only.
+    _UserCreationForm = BaseUserCreationForm
+    _SetPasswordForm = SetPasswordForm
 
 logger = logging.getLogger(__name__)
 
 WRONG: Final = "This user name and password do not belong together. Capital and small letters differ."
 
 
-class LoginForm(AuthenticationForm):
+#: What an empty field is told.
+_EMPTY: Final = {
+    "username": "Type a user name.",
+    "password": "Type your password.",
+    "old_password": "Type the password that you have now.",
+    "password1": "Choose a password.",
+    "new_password1": "Choose a password.",
+    "password2": "Type the new password again.",
+    "new_password2": "Type the new password again.",
+    "email": "Type the email address of your account.",
+}
+_DIFFER: Final[dict[str, Any]] = {"password_mismatch": "The two passwords differ. Type the same one twice."}
+
+
+class InOurWords(forms.BaseForm):
+    """What people are told of an empty field, for forms of Django's."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name, field in self.fields.items():
+            field.error_messages["required"] = _EMPTY[name]
+
+
+class LoginForm(InOurWords, AuthenticationForm):
     """Django's own, behind the guard. Every refusal of a name and password reads the same."""
 
     error_messages = {"invalid_login": WRONG, "inactive": WRONG}
@@ -48,8 +80,25 @@ class LoginForm(AuthenticationForm):
         return cleaned
 
 
-class FirstAdministratorForm(_UserCreationForm):
+class PasswordForm(InOurWords, PasswordChangeForm):
+    """Another password, by who knows the one until now."""
+
+    error_messages = {
+        **_DIFFER,
+        "password_incorrect": "This is not the password that you have now. Capital and small letters differ.",
+    }
+
+
+class NewPasswordForm(InOurWords, _SetPasswordForm):
+    """A password by the link of a mail."""
+
+    error_messages = _DIFFER
+
+
+class FirstAdministratorForm(InOurWords, _UserCreationForm):
     """Name and password of the first administrator. It saves nothing: a service makes the account."""
+
+    error_messages = _DIFFER
 
     class Meta:
         model = User
@@ -77,7 +126,7 @@ class TokenForm(forms.Form):
         return timezone.now() + timedelta(days=int(days)) if days else None
 
 
-class ResetForm(PasswordResetForm):
+class ResetForm(InOurWords, PasswordResetForm):
     """Sends its mail beside the answer, so that the time it takes does not tell who has an account."""
 
     def send_mail(self, *args: Any, **options: Any) -> None:

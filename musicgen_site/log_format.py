@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
+from django.views.debug import SafeExceptionReporterFilter
 
 from gated_configs.log_context import log_ids
 
@@ -25,6 +26,9 @@ _LEAST_SECRET: Final = 6
 _TOKENS: Final = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 #: Control characters, and those that reorder or hide text on a terminal.
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+#: What opens something by itself, wherever a library may write it: a link, a token, a key of a webhook. Its beginning
+#: is kept.
+_OPENS: Final = re.compile(r"(/setup/|/password/[^/\s]+/|\bmgs_|\bwhsec_)[\w+/=-]{12,}", re.ASCII)
 #: Before each further line of one record: a line that begins otherwise is a record of its own.
 _CONTINUED: Final = "\n  | "
 
@@ -73,17 +77,27 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """The text without the secrets that this studio was started with."""
+    """The text without the secrets that this studio was started with, and those it gives to people."""
     studio = settings.STUDIO
     for secret in _secrets(
         studio.secret_key,
         studio.metrics_token,
         studio.database_url,
         studio.redis_url,
+        studio.email_url,
         *map(os.environ.get, _TOKENS),
     ):
         text = text.replace(secret, HIDDEN)
-    return text
+    return _OPENS.sub(rf"\1{HIDDEN}", text)
+
+
+class SecretsHidden(SafeExceptionReporterFilter):
+    """Django's, which goes by names, and ours, which knows the secrets: an address of Redis holds a password, too."""
+
+    def cleanse_setting(self, key: Any, value: Any) -> Any:
+        """The value as the page with tracebacks may show it."""
+        shown = super().cleanse_setting(key, value)
+        return hide_secrets(shown) if isinstance(shown, str) else shown
 
 
 @lru_cache(maxsize=8)
@@ -92,11 +106,12 @@ def _secrets(
     token: str | None,
     database_url: str | None,
     redis_url: str | None,
+    email_url: str | None,
     *tokens: str | None,
 ) -> tuple[str, ...]:
     """What must not be in a log, longest first; of an address only its password."""
     found = {secret_key or "", token or "", *(each or "" for each in tokens)}
-    for address in (database_url, redis_url):
+    for address in (database_url, redis_url, email_url):
         password = urlsplit(address or "").password or ""
         found |= {password, unquote(password)}
     return tuple(sorted((each for each in found if len(each) >= _LEAST_SECRET), key=len, reverse=True))

@@ -8,17 +8,24 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-from typing import Any, BinaryIO, Final
+import shutil
+import tempfile
+from typing import Any, BinaryIO, ClassVar, Final
+from weakref import WeakSet
 
 from daphne.http_protocol import HTTPFactory, WebRequest
 
-from musicgen_site.request_bounds import MAX_BODY_BYTES, body_limit, refusal
+from musicgen_site.request_bounds import COPIES, MAX_BODY_BYTES, body_limit, refusal
 
 logger = logging.getLogger(__name__)
 
 #: The key of the scope under which a body waits.
 BODY: Final = "musicgen.body"
 _PIECE_BYTES: Final = 1024 * 1024
+#: The head of a request must be in within this time, in seconds, and as long may a connection be idle.
+HEAD_SECONDS: Final = 60.0
+#: A body may come as slowly as this, in bytes a second, beside that time.
+LEAST_RATE: Final = 30_000
 
 
 class BodyOnDisk(WebRequest):
@@ -31,7 +38,10 @@ class BodyOnDisk(WebRequest):
     body: BinaryIO | None = None
     limit = MAX_BODY_BYTES
     received_bytes = 0
+    announced = 0
     problem = ""
+    #: Uploads that lie on the disk or will in a moment, of all connections of this process.
+    _uploads: ClassVar[WeakSet[BodyOnDisk]] = WeakSet()
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - a name of Twisted
         """The headers are in. Twisted makes the file, in memory for less than 100 kB."""
@@ -41,7 +51,11 @@ class BodyOnDisk(WebRequest):
         limit = body_limit(method, path)
         # A body that does not say its length is never an upload; a body that says too much is refused for it.
         self.limit = min(limit, MAX_BODY_BYTES) if length is None else limit if length <= limit else 0
+        # By the clock and not from byte to byte: who sends one now and then would hold a connection for ever.
+        channel.setTimeout(HEAD_SECONDS + min(length or MAX_BODY_BYTES, self.limit) / LEAST_RATE)
         super().gotLength(None if length is None else min(length, self.limit))
+        if length is not None and MAX_BODY_BYTES < length <= self.limit:
+            self._require_room(length)
 
     def handleContentChunk(self, content: bytes) -> None:  # noqa: N802 - a name of Twisted
         """Some of the body. One piece over the bound is kept, so that whoever counts sees that it is over."""
@@ -53,8 +67,23 @@ class BodyOnDisk(WebRequest):
                 self.problem = error.strerror or str(error)
         self.received_bytes += len(content)
 
+    def _require_room(self, length: int) -> None:
+        """Together with what others are sending right now: each by itself would fit."""
+        others = sum(each.announced for each in self._uploads if each.is_in_hand)
+        self.announced = length
+        self._uploads.add(self)
+        if shutil.disk_usage(tempfile.gettempdir()).free < COPIES * (length + others):
+            self.problem = "there is no room for it beside other uploads"
+
+    @property
+    def is_in_hand(self) -> bool:
+        """Whether the body is still needed."""
+        return not (self.body or self.content).closed and not self.problem
+
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:  # noqa: N802 - a name of Twisted
         """All is in. Twisted and daphne find an empty body, so that neither reads it into memory."""
+        # What the channel goes back to for the next request.
+        self.channel._savedTimeOut = HEAD_SECONDS
         self.content.seek(0)
         self.body, self.content = self.content, io.BytesIO()
         super().requestReceived(command, path, version)
@@ -76,6 +105,9 @@ class BodyOnDiskFactory(HTTPFactory):
         """A connection."""
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = BodyOnDisk
+        protocol.timeOut = HEAD_SECONDS
+        # Twisted would begin to count anew with each byte.
+        protocol._channel.resetTimeout = lambda: None
         return protocol
 
 

@@ -22,7 +22,7 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 UPLOAD_PATHS: Final = frozenset({"/api/adapters", "/adapters/import/", "/admin/adapters/adapter/add/"})
 
 #: An upload lies on the disk as its request, as the form's file and unpacked, for a moment all at once.
-_COPIES: Final = 3
+COPIES: Final = 3
 
 _SENTENCE: Final = f"The request is larger than {MAX_BODY_BYTES // 1024} kB. Send less."
 _NO_LENGTH: Final = (
@@ -79,7 +79,7 @@ class BoundedBodies:
     async def _pass_on(self, scope: dict[str, Any], receive: Any, send: Any, announced: int) -> Any:
         """An upload goes on to Django's file a piece at a time: it is never whole in memory."""
         free = shutil.disk_usage(tempfile.gettempdir()).free
-        if free < _COPIES * announced:
+        if free < COPIES * announced:
             return await _refuse(send, 507, _no_room(announced, free), "DISK_FULL")
         received = 0
 
@@ -111,7 +111,7 @@ def _too_large(path: str, limit: int) -> str:
 
 def _no_room(announced: int, free: int) -> str:
     return (
-        f"An upload of {gigabytes(announced)} needs {gigabytes(_COPIES * announced)} on the studio's disk, which has"
+        f"An upload of {gigabytes(announced)} needs {gigabytes(COPIES * announced)} on the studio's disk, which has"
         f" {gigabytes(free)} free. Free some space and try again."
     )
 
@@ -123,6 +123,8 @@ def refusal(status: int, sentence: str, error_code: str) -> list[dict[str, Any]]
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
     ]
     return [
         {"type": "http.response.start", "status": status, "headers": headers},

@@ -18,7 +18,9 @@ class RequestInHandMiddleware(MiddlewareMixin):
     """Holds the request while it is answered."""
 
     def process_request(self, request: HttpRequest) -> None:
-        """Take it."""
+        """Take it. Behind a proxy it then names whom the proxy speaks for, wherever somebody asks for the address."""
+        if settings.STUDIO.behind_https_proxy:
+            request.META["REMOTE_ADDR"] = address_of(request) or request.META.get("REMOTE_ADDR", "")
         request_in_hand.set(request)
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

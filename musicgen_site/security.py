@@ -17,6 +17,8 @@ from django.utils.cache import patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+#: Kinds of answers that are made for one person; files that never change say themselves how long they may be kept.
+_OF_SOMEBODY = frozenset({"text/html", "application/json", "text/csv"})
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -130,10 +132,12 @@ class SecurityHeadersMiddleware(MiddlewareMixin):
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
-        if isinstance(response, HttpResponse) and response.headers.get("Content-Type", "").startswith(
-            "text/html"
-        ):
+        kind = response.headers.get("Content-Type", "").partition(";")[0]
+        if isinstance(response, HttpResponse) and kind == "text/html":
             patch_vary_headers(response, ["HX-Request"])
+        if settings.STUDIO.access == "shared" and kind in _OF_SOMEBODY:
+            # Neither a proxy nor the next person at the same browser finds what somebody saw before they logged out.
+            response.headers.setdefault("Cache-Control", "private, no-store")
         return response
 
 

@@ -106,6 +106,9 @@ def _databases() -> dict[str, Any]:
         }
         # An in-memory test database cannot be seen by a live server's threads.
         database["TEST"] = {"NAME": STUDIO.home / "test.sqlite3"}
+    elif "postgresql" in database["ENGINE"]:
+        # By itself a driver waits for two minutes for a machine that is gone, and every page with it.
+        database["OPTIONS"] = {"connect_timeout": 5, **database.get("OPTIONS", {})}
     return {"default": database}
 
 
@@ -139,6 +142,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+# Links of mails, for a day.
+PASSWORD_RESET_TIMEOUT = 24 * 3600
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/login/"
@@ -148,6 +153,7 @@ SESSION_COOKIE_NAME = "musicgen_session"
 CSRF_COOKIE_NAME = "musicgen_csrf"
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = round(3600 * STUDIO.session_hours)
 # A proxy in front may speak HTTPS for us; the browser then sends an https origin for these names.
 CSRF_TRUSTED_ORIGINS = [f"https://{name}" for name in STUDIO.allowed_hosts if name != "*"]
 
@@ -160,6 +166,9 @@ if STUDIO.access == "shared" and STUDIO.behind_https_proxy:
     # Whoever probes the studio speaks HTTP to it directly.
     SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    # Browsers take such a name from this very host over HTTPS alone: no neighbour below the same domain can plant one.
+    SESSION_COOKIE_NAME = f"__Host-{SESSION_COOKIE_NAME}"
+    CSRF_COOKIE_NAME = f"__Host-{CSRF_COOKIE_NAME}"
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
     # For this name only: whoever runs the studio need not have the whole domain.
     SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
@@ -201,6 +210,9 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 # Static files are found at start, so nobody has to run collectstatic.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_ALLOW_ALL_ORIGINS = False
+
+# Of the page with tracebacks, for developers: it shows settings and variables.
+DEFAULT_EXCEPTION_REPORTER_FILTER = "musicgen_site.log_format.SecretsHidden"
 
 LANGUAGE_CODE = "en-gb"
 USE_I18N = False

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from generation.webhooks.addresses import Allowed
@@ -48,6 +48,7 @@ class StudioSettings(BaseSettings):
     secret_key: str | None = Field(
         default=None,
         min_length=32,
+        repr=False,
         description="Key that signs sessions, 32 characters or more. Without it: made once, in the home.",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -61,10 +62,17 @@ class StudioSettings(BaseSettings):
     )
     email_url: str | None = Field(
         default=None,
+        repr=False,
         description="Mail server for password resets, as in `smtp+tls://user:password@host:587`. Without it: no mail.",
     )
     email_from: str = Field(
         default="musicgen-studio@localhost", description="Address that mails of the studio come from."
+    )
+    session_hours: float = Field(
+        default=336,
+        ge=0.1,
+        le=8760,
+        description="Shared mode: hours after which a login ends, and people log in again.",
     )
     max_duration_seconds: Annotated[dict[str, int | float], NoDecode] = Field(
         default_factory=dict,
@@ -97,6 +105,13 @@ class StudioSettings(BaseSettings):
         ge=2,
         le=600,
         description="Seconds after which a job goes to another engine when its own has stopped saying that it works.",
+    )
+    runner_still_seconds: float = Field(
+        default=120,
+        ge=1,
+        le=86_400,
+        description="Seconds in which the process of a loaded model may neither say anything nor compute while it has"
+        " work; then it counts as hung and is ended. One that computes in silence gets twenty times as long.",
     )
     drain_seconds: float = Field(
         default=30,
@@ -191,11 +206,13 @@ class StudioSettings(BaseSettings):
     database_url: str | None = Field(
         default=None,
         validation_alias="DATABASE_URL",
+        repr=False,
         description="Database, as in `postgres://user:password@host/name`. Without it: SQLite in the home.",
     )
     redis_url: str | None = Field(
         default=None,
         validation_alias="REDIS_URL",
+        repr=False,
         description="Redis, for several processes or machines, as in `redis://host:6379/0`.",
     )
 
@@ -236,8 +253,13 @@ class StudioSettings(BaseSettings):
 
     @field_validator("email_url")
     @classmethod
-    def _email_url_is_understood(cls, value: str | None) -> str | None:
+    def _email_url_is_understood(cls, value: str | None, others: ValidationInfo) -> str | None:
         parse_email_url(value)
+        if value is not None and "*" in others.data.get("allowed_hosts", ()):
+            raise ValueError(
+                "name the hosts in MUSICGEN_ALLOWED_HOSTS. With * whoever asks for a new password chooses where the link"
+                " in the mail leads."
+            )
         return value
 
     @field_validator("media_url")

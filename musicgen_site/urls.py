@@ -12,6 +12,8 @@ from musicgen_site.views.access import shared_mode_only
 admin.site.site_header = "MusicGen Studio"
 admin.site.site_title = "MusicGen Studio"
 
+handler500 = "musicgen_site.database_away.server_error"
+
 urlpatterns = [
     path("", include("generation.urls")),
     path("", include("gated_configs.urls")),

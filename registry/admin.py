@@ -74,8 +74,14 @@ class ModelConfigAdmin(_ModelAdmin):
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: ModelConfig | None = None) -> tuple[str, ...]:
-        """The id is the primary key: changing it would make a second model."""
-        return ("id", "is_active", *_BUILT) if obj is not None else ("is_active", *_BUILT)
+        """The id is the primary key: changing it would make a second model.
+
+        Which folders of the server are read is for those who run it, and not for whoever may add models.
+        """
+        fixed: tuple[str, ...] = ("is_active", *_BUILT)
+        if not getattr(request.user, "is_superuser", False):
+            fixed = ("local_path", *fixed)
+        return ("id", *fixed) if obj is not None else fixed
 
     def has_delete_permission(self, request: HttpRequest, obj: ModelConfig | None = None) -> bool:
         """Not the active model, nor one that a switch is on its way to."""

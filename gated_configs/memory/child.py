@@ -198,6 +198,14 @@ class _Process:
         self._process.wait()
 
 
+_SECRETS: Final = frozenset(
+    {
+        *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "DATABASE_URL", "REDIS_URL"),
+        *("MUSICGEN_SECRET_KEY", "MUSICGEN_EMAIL_URL", "MUSICGEN_METRICS_TOKEN"),
+    }
+)
+
+
 def _environment() -> dict[str, str]:
     environment = {
         **os.environ,
@@ -214,10 +222,8 @@ def _environment() -> dict[str, str]:
         "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", "")))),
     }
-    # A token has no business in a process that reads what strangers paste.
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        environment.pop(name, None)
-    return environment
+    # Secrets have no business in a process that reads what strangers paste.
+    return {name: value for name, value in environment.items() if name not in _SECRETS}
 
 
 def config_hash(config: dict[str, Any]) -> str:

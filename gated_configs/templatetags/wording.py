@@ -6,6 +6,7 @@ from gated_configs import wording
 
 register = template.Library()
 register.filter("seconds", wording.spoken_seconds)
+register.filter("rough_seconds", wording.rough_seconds)
 register.filter("clock", wording.clock)
 register.filter("ordinal", wording.ordinal)
 register.filter("gigabytes", wording.gigabytes)

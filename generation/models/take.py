@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,10 @@ WAVEFORM_WIDTH: Final = 400
 WAVEFORM_HEIGHT: Final = 64
 
 
+def _keeping_of_deleted() -> timedelta:
+    return timedelta(hours=settings.STUDIO.keep_deleted_hours)
+
+
 class TakeQuerySet(models.QuerySet["Take"]):
     """Takes as people look for them."""
 
@@ -35,8 +39,12 @@ class TakeQuerySet(models.QuerySet["Take"]):
 
     def expired(self) -> TakeQuerySet:
         """Deleted takes that can no longer be brought back."""
-        return self.filter(
-            deleted_at__lt=timezone.now() - timedelta(hours=settings.STUDIO.keep_deleted_hours)
+        return self.filter(deleted_at__lt=timezone.now() - _keeping_of_deleted())
+
+    def restorable(self) -> TakeQuerySet:
+        """Deleted takes that can still be brought back, last deleted first."""
+        return self.filter(deleted_at__gte=timezone.now() - _keeping_of_deleted()).order_by(
+            "-deleted_at", "-id"
         )
 
     def removable(self) -> TakeQuerySet:
@@ -115,6 +123,17 @@ class Take(models.Model):
     def path(self) -> Path:
         """Where the file lies on this machine. Raises NotImplementedError where takes are kept in a bucket."""
         return Path(takes_media().path(self.file_name))
+
+    @property
+    def removed_after(self) -> datetime | None:
+        """Until when a deleted take can be brought back; None for one that is kept."""
+        return None if self.deleted_at is None else self.deleted_at + _keeping_of_deleted()
+
+    @property
+    def restorable_seconds(self) -> float:
+        """How long a deleted take can still be brought back, in seconds; 0 for one that is kept."""
+        until = self.removed_after
+        return 0.0 if until is None else max(0.0, (until - timezone.now()).total_seconds())
 
     @property
     def display_title(self) -> str:

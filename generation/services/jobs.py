@@ -31,6 +31,13 @@ LOST_ENGINE: Final = (
     "The engine stopped unexpectedly twice while making this. The machine may be short of memory: "
     "try a shorter duration or a smaller model."
 )
+HUNG_RUNNER: Final = (
+    "The model's process stood still twice while making this and was ended. Try again; if it happens again, look at the "
+    "studio's log, and at the machine's graphics driver and disk."
+)
+#: Code and sentence of a job that was begun too often.
+STOPPED: Final = ("ENGINE_STOPPED", LOST_ENGINE)
+HUNG: Final = ("RUNNER_HUNG", HUNG_RUNNER)
 
 
 def request_cancel(job: Job) -> bool:
@@ -53,6 +60,11 @@ def request_cancel(job: Job) -> bool:
         if asked:
             send_on_commit(JobCancelRequested(job_id=job.pk), BoardChanged(owner_id=job.owner_id))
         return bool(asked)
+
+
+def cancel_all_of(owner: Any) -> int:
+    """Ask for the end of every job of a person whose account is closed. Returns how many."""
+    return sum(map(request_cancel, Job.objects.for_user(owner).unfinished()))
 
 
 def retry_job(job: Job) -> Job | None:
@@ -108,7 +120,7 @@ def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection
     may pass one that would need a swap, until it has waited for SWAP_PATIENCE: models swap rarely and nobody starves.
     """
     while True:
-        queue = Job.objects.filter(status=JobStatus.QUEUED)
+        queue = Job.objects.filter(status=JobStatus.QUEUED, owner__is_active=True)
         if only_job is not None:
             queue = queue.filter(pk=only_job)
         now = timezone.now()
@@ -147,9 +159,7 @@ def write_progress(job: Job, host: str) -> bool | None:
     return held.filter(cancel_requested_at__isnull=False).exists()
 
 
-def hand_back(
-    job: Job, host: str, *, counts_as_attempt: bool, reason: tuple[str, str] = ("ENGINE_STOPPED", LOST_ENGINE)
-) -> bool:
+def hand_back(job: Job, host: str, *, counts_as_attempt: bool, reason: tuple[str, str] = STOPPED) -> bool:
     """Return a running job to the queue, or end it when it was tried often enough. False when it is no longer ours.
 
     `reason` is the code and sentence of that end.

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from generation.models import Webhook
 from generation.services.quotas import use_of
 from generation.services.storage import storage_of
-from musicgen_site.forms import TokenForm
+from musicgen_site.forms import PasswordForm, TokenForm
 from musicgen_site.models import ApiToken
 from musicgen_site.services.tokens import TokenRefused, create_token, revoke_token, scopes_for
 from musicgen_site.views.access import shared_mode_only
@@ -63,6 +63,7 @@ def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
 class PasswordPage(PasswordChangeView):
     """Another password. It ends every other login of this person; the session at hand goes on under a new key."""
 
+    form_class = PasswordForm
     template_name = "account/password.html"
     success_url = reverse_lazy("account")
 

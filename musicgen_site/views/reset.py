@@ -15,10 +15,11 @@ from django.contrib.auth.views import (
     PasswordResetView,
 )
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http.request import split_domain_port, validate_host
 
 from gated_configs.services.rate_limits import Limit, take
 from gated_configs.wording import rough_seconds
-from musicgen_site.forms import ResetForm
+from musicgen_site.forms import NewPasswordForm, ResetForm
 from musicgen_site.request_in_hand import address_of, network_of
 from musicgen_site.request_limits import too_many
 from musicgen_site.views.access import shared_mode_only
@@ -40,6 +41,19 @@ def with_mail(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRespon
     return shared_mode_only(checked)
 
 
+def mailed_host(request: HttpRequest) -> str:
+    """Host and port for links in mails: the request's, where it is one of MUSICGEN_ALLOWED_HOSTS, else the first of those.
+
+    This machine's own names are answered, too, but lead nowhere for who reads the mail.
+    """
+    host = request.get_host()
+    name, port = split_domain_port(host)
+    named = settings.STUDIO.allowed_hosts
+    if not named or validate_host(name, named):
+        return host
+    return f"{named[0].removeprefix('.')}{f':{port}' if port else ''}"
+
+
 class ResetPage(PasswordResetView):
     """Asks for the address. The answer is the same whether or not somebody has it."""
 
@@ -56,6 +70,7 @@ class ResetPage(PasswordResetView):
             return too_many(self.request, sentence, wait)
         if take(TO_MAILBOX, form.cleaned_data["email"].casefold()):
             return HttpResponseRedirect(self.get_success_url())
+        self.extra_email_context = {"domain": mailed_host(self.request)}
         return super().form_valid(form)
 
 
@@ -68,6 +83,7 @@ class SentPage(PasswordResetDoneView):
 class NewPasswordPage(PasswordResetConfirmView):
     """The page behind the mail's link."""
 
+    form_class = NewPasswordForm
     template_name = "registration/reset_confirm.html"
 
 

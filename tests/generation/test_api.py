@@ -275,7 +275,10 @@ def test_every_route_needs_a_login_in_shared_mode(
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_every_route_refuses_other_methods(method: str, path: str, client: Client) -> None:
-    for other in ("put", "patch", "delete", "get" if method == "post" else "post"):
+    others = {"put", "patch", "delete", "get" if method == "post" else "post"}
+    if path == "/api/takes/1":
+        others.remove("delete")
+    for other in sorted(others):
         if path == "/api/openapi.json":
             continue
         assert_refused(getattr(client, other)(path), 405, "METHOD_NOT_ALLOWED")

@@ -237,6 +237,25 @@ def test_a_runner_killed_twice_fails_with_a_sentence(engine: Engine, owner: User
     assert not job.takes.exists()
 
 
+def test_a_runner_that_stands_still_is_ended_and_the_second_time_the_job_fails(
+    engine: Engine, owner: User, slow: ModelConfig, settings: Any
+) -> None:
+    settings.STUDIO = settings.STUDIO.model_copy(update={"runner_still_seconds": 1})
+    job = submit(owner, duration_seconds=20, model_id=slow.pk)
+    stopped = []
+    for attempt in (1, 2):
+        until(job, lambda row: row.attempts == attempt and row.frames_done >= 5, f"attempt {attempt}")  # noqa: B023
+        held = engine.pid_of(slow.pk)
+        assert held is not None
+        os.kill(held, signal.SIGSTOP)
+        stopped.append(held)
+    until_ended(job, JobStatus.FAILED)
+    assert (job.error_code, job.error_message) == ("RUNNER_HUNG", jobs.HUNG_RUNNER)
+    assert "said nothing and did nothing for 1 s" in job.error_detail
+    assert not {*stopped} & {runner.pid for runner in runners()}
+    until_ended(submit(owner))
+
+
 def test_two_engines_share_the_queue_and_a_stopping_one_hands_its_job_back(
     engine: Engine, owner: User, slow: ModelConfig
 ) -> None:

@@ -2,12 +2,15 @@
 
 import html as html_module
 import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 
+from gated_configs.wording import THIN_SPACE
 from generation.models import Take
 from generation.services import takes
 from generation.views import TAKES_PER_PAGE
@@ -17,6 +20,11 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
 HTMX = {"HX-Request": "true"}
 RESULTS = {**HTMX, "HX-Target": "library-results"}
+
+
+def text_of(answer: Any) -> str:
+    """A page with plain spaces."""
+    return str(answer.content.decode()).replace(THIN_SPACE, " ")
 
 
 def shown(client: Client, query: str = "", **options: Any) -> list[int]:
@@ -149,3 +157,72 @@ def test_what_was_deleted_an_hour_ago_cannot_be_opened(client: Client, owner: Us
     takes.delete_take(take)
     assert client.get(f"/api/takes/{take.pk}").status_code == 404
     assert shown(client) == []
+
+
+# Recently deleted.
+
+
+def deleted_on_page(client: Client, query: str = "") -> list[int]:
+    """Numbers of the takes on the page of deleted ones, in its order."""
+    html = client.get(f"/library/deleted/{query}").content.decode()
+    return [int(number) for number in re.findall(r'<tr id="deleted-(\d+)"', html)]
+
+
+def test_what_was_deleted_is_found_again_and_restored(client: Client, owner: User) -> None:
+    first, second, kept = (make_take(owner, seconds=0.02, title=name) for name in ("One", "Two", "Kept"))
+    assert "No take was deleted in the last 1 h." in text_of(client.get("/library/deleted/"))
+    for take in (second, first):
+        client.post(f"/takes/{take.pk}/delete/", headers=HTMX)
+    assert shown(client) == [kept.pk]
+    assert 'href="/library/deleted/"' in text_of(client.get("/library/"))
+    assert deleted_on_page(client) == [first.pk, second.pk], "last deleted first"
+    answer = client.post(f"/takes/{first.pk}/restore/", {"from": "deleted"}, follow=True)
+    assert answer.redirect_chain == [("/library/deleted/", 302)]
+    assert "Restored “One”." in text_of(answer)
+    assert deleted_on_page(client) == [second.pk]
+    assert shown(client) == [kept.pk, first.pk]
+
+
+def test_what_can_no_longer_be_restored_is_not_offered(client: Client, owner: User, settings: Any) -> None:
+    take = make_take(owner, seconds=0.02)
+    Take.objects.update(deleted_at=timezone.now() - timedelta(minutes=50))
+    assert re.search(r">(10 min|9 min)( \d+ s)?<", text_of(client.get("/library/deleted/")))
+    assert deleted_on_page(client) == [take.pk]
+    Take.objects.update(deleted_at=timezone.now() - timedelta(minutes=61))
+    assert deleted_on_page(client) == []
+    settings.STUDIO = settings.STUDIO.model_copy(update={"keep_deleted_hours": 48})
+    assert deleted_on_page(client) == [take.pk]
+    assert "for 48 h;" in text_of(client.get("/library/deleted/"))
+
+
+def test_nobody_finds_what_another_deleted(alice: User, bob: User, shared_mode: None) -> None:
+    take = make_take(alice, seconds=0.02, prompt="a secret tune")
+    takes.delete_take(take)
+    client = Client()
+    client.force_login(bob)
+    assert "a secret tune" not in text_of(client.get("/library/deleted/"))
+    assert client.get("/api/takes?deleted=true").json()["total"] == 0
+    assert client.post(f"/takes/{take.pk}/restore/", {"from": "deleted"}).status_code == 404
+
+
+def test_the_api_deletes_lists_and_restores(client: Client, owner: User) -> None:
+    take, kept = make_take(owner, seconds=0.02), make_take(owner, seconds=0.02)
+    address = f"/api/takes/{take.pk}"
+    assert client.get(address).json()["deleted_at"] is None
+    gone = client.delete(address).json()
+    assert gone["id"] == take.pk
+    assert datetime.fromisoformat(gone["removed_after"]) - datetime.fromisoformat(
+        gone["deleted_at"]
+    ) == timedelta(hours=1)
+    assert client.get(address).status_code == client.delete(address).status_code == 404
+    assert client.get(f"{address}/audio").status_code == 404
+    assert [row["id"] for row in client.get("/api/takes?deleted=true").json()["takes"]] == [take.pk]
+    assert [row["id"] for row in client.get("/api/takes").json()["takes"]] == [kept.pk]
+    back = client.post(f"{address}/restore").json()
+    assert (back["deleted_at"], back["removed_after"]) == (None, None)
+    assert client.get(f"{address}/audio").status_code == 200
+    assert client.post(f"/api/takes/{kept.pk}/restore").status_code == 200, "one that is kept stays so"
+    client.delete(address)
+    Take.objects.filter(pk=take.pk).update(deleted_at=timezone.now() - timedelta(hours=2))
+    assert client.post(f"{address}/restore").json()["error_code"] == "NOT_FOUND"
+    assert client.post(f"/api/takes/{2**64}/restore").status_code == 404

@@ -123,13 +123,14 @@ def test_nobody_else_s_webhook_hears_of_it(hook: Webhook, bob: User) -> None:
 
 @pytest.mark.parametrize("off", ["webhook", "person", "studio"])
 def test_what_is_off_is_not_written_to(off: str, hook: Webhook, alice: User, settings: Any) -> None:
+    job = make_running_job(alice)
     if off == "webhook":
         webhooks.disable_webhook(hook, "x")
     elif off == "person":
         User.objects.update(is_active=False)
     else:
         settings.STUDIO = settings.STUDIO.model_copy(update={"max_webhooks": 0})
-    finish(alice)
+    assert jobs.end_job(job, JobStatus.FINISHED, host=HOST)
     assert not WebhookDelivery.objects.exists()
 
 

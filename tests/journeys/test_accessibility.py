@@ -50,6 +50,13 @@ def test_busy_then_full(page: Page, music_studio: RunningStudio) -> None:
     assert_accessible(page)
     page.goto(f"{music_studio.url}library/")
     assert_accessible(page)
+    page.locator(".take").filter(has_text=prompt).get_by_role("button", name="Delete").click()
+    page.get_by_role("link", name="Recently deleted").click()
+    restore = page.get_by_role("button", name=f"Restore {prompt}")
+    expect(restore).to_be_visible()
+    assert_accessible(page)
+    restore.click()
+    expect(page.get_by_text("Restored “")).to_be_visible()
     page.goto(f"{music_studio.url}settings/")
     assert_accessible(page)
 

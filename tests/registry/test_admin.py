@@ -138,3 +138,14 @@ def test_only_those_with_the_right_may_make_active(client: Client, bob: User, sh
     client.post(LIST, {"action": "make_active", "_selected_action": ["musicgen-small"]})
     assert get_active_model().pk == "musicgen-demo"
     assert client.post(page("musicgen-small"), form_of("musicgen-small")).status_code == 403
+
+
+def test_which_folder_is_read_is_for_superusers(client: Client, bob: User, shared_mode: None) -> None:
+    bob.is_staff = True
+    bob.save(update_fields=["is_staff"])
+    bob.user_permissions.set(Permission.objects.filter(content_type__app_label="registry"))
+    client.force_login(bob)
+    sent = form_of("musicgen-small", local_path="/etc", max_duration_seconds=45)
+    assert client.post(page("musicgen-small"), sent).status_code == 302
+    model = ModelConfig.objects.get(pk="musicgen-small")
+    assert (model.max_duration_seconds, model.local_path) == (45, "")

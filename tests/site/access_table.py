@@ -29,6 +29,7 @@ PAGES = {
     "GET generation:studio": Row("/", "302 200 200 200"),
     "POST generation:studio": Row("/", "302 302 302 302", {"prompt": "piano", "duration_seconds": "1"}),
     "GET generation:library": Row("/library/", "302 200 200 200"),
+    "GET generation:deleted": Row("/library/deleted/", "302 200 200 200"),
     # Adapters are everybody's to see and staff's to change.
     "GET generation:adapters": Row("/adapters/", "302 200 200 200"),
     "GET generation:adapter-import": Row("/adapters/import/", "302 403 403 200"),
@@ -149,6 +150,8 @@ ROUTES = {
     "POST /api/generations/{job_id}/cancel": _api("/api/generations/{job}/cancel", "401 404 202 404"),
     "GET /api/takes": _api("/api/takes", "401 200 200 200"),
     "GET /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
+    "DELETE /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
+    "POST /api/takes/{take_id}/restore": _api("/api/takes/{take}/restore", "401 404 200 404"),
     "GET /api/takes/{take_id}/audio": _api("/api/takes/{take}/audio", "401 404 200 404"),
     "GET /api/webhooks": _api("/api/webhooks", "401 200 200 200"),
     "POST /api/webhooks": _api("/api/webhooks", "401 201 201 201", url="https://example.org/"),

@@ -1,5 +1,7 @@
 """Who a request belongs to, in local and in shared mode."""
 
+from urllib.parse import urlencode
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -92,9 +94,47 @@ def test_a_wrong_password_does_not_log_in(shared_mode: None, client: Client, ali
     assert client.get("/").status_code == 302
 
 
-def test_the_login_leads_to_no_other_site(shared_mode: None, client: Client, alice: User) -> None:
+ELSEWHERE = [
+    "//evil.example/",
+    "https://evil.example/",
+    "https:evil.example",
+    "/\\evil.example/",
+    "\\\\evil.example/",
+    "///evil.example",
+    "http:///evil.example",
+    "https://testserver@evil.example/",
+    "javascript:alert(1)",
+    "\x00//evil.example",
+    "/\t/evil.example",
+]
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+def test_the_login_leads_to_no_other_site(
+    target: str, shared_mode: None, client: Client, alice: User
+) -> None:
     credentials = {"username": "alice", "password": "alice-password"}
-    assert client.post("/login/?next=//evil.example/", credentials).headers["Location"] == "/"
+    by_address = f"/login/?{urlencode({'next': target})}"
+    assert Client().post(by_address, credentials).headers["Location"] == "/"
+    assert client.post("/login/", {**credentials, "next": target}).headers["Location"] == "/"
+    # Who is in already is led on at once; the admin's door hands over to this one.
+    assert client.get(by_address).headers["Location"] == "/"
+    admin = Client().get(f"/admin/login/?{urlencode({'next': target})}").headers["Location"]
+    assert admin.startswith("/login/?next=")
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+def test_a_partial_is_led_to_the_login_of_this_site(target: str, shared_mode: None, client: Client) -> None:
+    answer = client.get("/library/", headers={"HX-Request": "true", "HX-Current-URL": target.strip("\x00\t")})
+    assert answer.headers["HX-Redirect"].startswith("/login/?next=")
+
+
+def test_an_address_with_two_slashes_stays_here(client: Client, db: None) -> None:
+    """Django puts a missing slash to the end of an address; what it then says must not be another host."""
+    for path in ("//evil.example", "//evil.example/library", "/%2Fevil.example"):
+        location = client.get(path).headers.get("Location", "/")
+        assert location.startswith("/")
+        assert not location.startswith("//")
 
 
 def test_the_admin_is_for_staff(shared_mode: None, client: Client, bob: User, staff: User) -> None:

@@ -89,9 +89,11 @@ def test_another_password_ends_every_other_login(alice: User) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("wrong", NEW, "old password was entered incorrectly"),
+        ("wrong", NEW, "not the password that you have now"),
         ("alice-password", "short", "too short"),
         ("alice-password", "1234567890", "entirely numeric"),
+        ("", NEW, "Type the password that you have now."),
+        ("alice-password", "", "Choose a password."),
     ],
 )
 def test_a_password_that_is_refused_changes_nothing(old: str, new: str, words: str, alice: User) -> None:
@@ -183,6 +185,43 @@ def test_the_answer_does_not_tell_who_has_an_account(alice: User, mailoutbox: li
     unknown, none = mail_to("nobody@example.org", mailoutbox)
     assert (known.status_code, known["Location"]) == (unknown.status_code, unknown["Location"])
     assert (len(mails), len(none)) == (1, 0)
+
+
+@pytest.mark.usefixtures("with_mail")
+def test_nobody_chooses_where_the_link_of_a_mail_leads(
+    alice: User, mailoutbox: list[Any], settings: Any
+) -> None:
+    """Neither by the Host header nor by what proxies add."""
+    User.objects.filter(pk=alice.pk).update(email="alice@example.org")
+    evil = Client(headers={"Host": "evil.example"})
+    assert evil.post("/password/", {"email": "alice@example.org"}).status_code == 400
+    forwarded = Client(headers={"X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"})
+    _, mails = mail_to("alice@example.org", mailoutbox, client=forwarded)
+    assert len(mailoutbox) == 1
+    assert "http://testserver/password/" in mails[0].body
+    assert "evil.example" not in mails[0].body
+
+
+@pytest.mark.usefixtures("with_mail")
+@pytest.mark.parametrize(
+    ("asked", "mailed"),
+    [
+        ("studio.example", "studio.example"),
+        ("studio.example:8443", "studio.example:8443"),
+        ("band.example", "band.example"),
+        ("localhost", "studio.example"),
+        ("127.0.0.1:8000", "studio.example:8000"),
+    ],
+)
+def test_the_link_of_a_mail_leads_to_a_host_that_the_operator_named(
+    asked: str, mailed: str, alice: User, mailoutbox: list[Any], settings: Any
+) -> None:
+    named = ("studio.example", "band.example")
+    settings.STUDIO = settings.STUDIO.model_copy(update={"allowed_hosts": named})
+    settings.ALLOWED_HOSTS = ["localhost", "127.0.0.1", *named]
+    User.objects.filter(pk=alice.pk).update(email="alice@example.org")
+    _, mails = mail_to("alice@example.org", mailoutbox, client=Client(headers={"Host": asked}))
+    assert f"http://{mailed}/password/" in mails[0].body
 
 
 @pytest.mark.usefixtures("with_mail")

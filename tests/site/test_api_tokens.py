@@ -16,6 +16,7 @@ from generation.models import Job
 from musicgen_site.models import ApiToken, AuditEntry
 from musicgen_site.services import tokens
 from musicgen_site.services.tokens import TokenRefused, create_token, revoke_token
+from musicgen_site.studio_settings import StudioSettings
 from musicgen_site.token_access import BAD_TOKENS, needed_scope
 from tests.generation.music import make_job, make_take
 from tests.site.people import logged_in, script
@@ -157,6 +158,18 @@ def test_what_is_no_token_is_refused(secret: str) -> None:
     assert bearer(secret).get("/api/takes").status_code == 401
 
 
+def test_a_token_is_read_from_its_header_alone(alice: User) -> None:
+    """Addresses are written down on the way; cookies are sent by browsers on behalf of others."""
+    _, secret = create_token(owner=alice, name="script", scope="generate")
+    for query in ("token", "access_token", "api_key", "Authorization"):
+        assert Client().get(f"/api/takes?{query}={secret}").status_code == 401
+        assert Client(headers={"Cookie": f"{query}={secret}"}).get("/api/takes").status_code == 401
+    for header in ({"X-Api-Key": secret}, {"Authorization": secret}, {"Authorization": f"Basic {secret}"}):
+        assert Client(headers=header).get("/api/takes").status_code == 401
+    sent = {**WANTED, "token": secret}
+    assert Client().post("/api/generations", sent, content_type="application/json").status_code == 401
+
+
 def test_another_site_cannot_use_a_token(alice: User) -> None:
     client = script(alice, "generate")
     answer = client.post(
@@ -206,6 +219,30 @@ def test_a_debug_page_hides_the_token(alice: User, settings: Any, monkeypatch: p
     answer = broken.get("/api/models")
     assert answer.status_code == 500
     assert secret not in answer.content.decode()
+
+
+def test_a_debug_page_hides_the_secrets_of_the_studio(
+    alice: User, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Words that this file does not hold: the page shows pieces of it, too.
+    word = {name: f"{name[::-1]}{'w' * 32}" for name in ("secret", "database", "redis", "mail", "metrics")}
+    secrets = {
+        "secret_key": word["secret"],
+        "database_url": f"postgres://studio:{word['database']}@db/studio",
+        "redis_url": f"redis://:{word['redis']}@cache:6379/0",
+        "email_url": f"smtp://studio:{word['mail']}@mail.example",
+        "metrics_token": word["metrics"],
+    }
+    # As read at the start: whatever shows settings shows their values.
+    settings.STUDIO = StudioSettings(**{**settings.STUDIO.model_dump(), **secrets})
+    settings.CHANNEL_LAYERS = {"default": {"CONFIG": {"hosts": [{"address": secrets["redis_url"]}]}}}
+    settings.DEBUG = True
+    monkeypatch.setattr("generation.views.storage_of", lambda user: 1 / 0)
+    answer = logged_in(alice, raise_request_exception=False).get("/library/")
+    assert answer.status_code == 500
+    page = answer.content.decode()
+    assert "CHANNEL_LAYERS" in page
+    assert [name for name, secret in word.items() if secret in page] == []
 
 
 @pytest.mark.parametrize(

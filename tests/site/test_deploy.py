@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from musicgen_site.email_server import EmailServer, parse_email_url
+from musicgen_site.studio_settings import StudioSettings
 from tests.conftest import ROOT
 
 BEHIND_PROXY = {
@@ -80,10 +81,12 @@ def test_https_is_asked_for_only_behind_a_proxy(
     else:
         assert told["plain"] == [200, ""]
         assert told["hsts"] == ""
-    assert set(told["cookies"]) == {"musicgen_session", "musicgen_csrf", "musicgen_device"}
+    # Browsers take a name that begins so over HTTPS and from this very host alone.
+    host = "__Host-" if behind_proxy else ""
+    assert set(told["cookies"]) == {f"{host}musicgen_session", f"{host}musicgen_csrf", "musicgen_device"}
     for name, (secure, http_only, same_site) in told["cookies"].items():
         assert secure is behind_proxy
-        assert http_only is (name != "musicgen_csrf")
+        assert http_only is (name != f"{host}musicgen_csrf")
         assert same_site == "Lax"
 
 
@@ -93,6 +96,13 @@ def test_a_mail_server_that_makes_no_sense_stops_the_start(studio_environment: d
     assert ended.returncode == 2
     assert "MUSICGEN_EMAIL_URL: write it as smtp+tls://user:password@host:587" in ended.stderr
     assert "hidden-password" not in ended.stderr
+
+
+def test_with_a_mail_server_the_hosts_must_be_named() -> None:
+    with pytest.raises(ValueError, match="chooses where the link in the mail leads"):
+        StudioSettings(allowed_hosts=("*",), email_url="console:")
+    assert StudioSettings(allowed_hosts=("studio.example",), email_url="console:").email_url
+    assert StudioSettings(allowed_hosts=("*",)).allowed_hosts == ("*",)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
 from django.test import Client
+
+from tests.generation.music import make_take
+from tests.site.people import logged_in
 
 EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
@@ -25,9 +29,12 @@ def policy(answer: Any) -> dict[str, list[str]]:
     "path", ["/", "/library/", "/settings/", "/admin/", "/api/docs", "/api/models", "/no/such"]
 )
 def test_every_answer_carries_the_headers(path: str, client: Client) -> None:
-    answer = client.get(path)
+    answer = client.get(path, headers={"Origin": "https://other.example"})
     for name, value in EVERYWHERE.items():
         assert answer.headers[name] == value, name
+    assert not [name for name in answer.headers if name.startswith("Access-Control-")], (
+        "no other site may read"
+    )
     assert answer["X-Frame-Options"] == "DENY"
     allowed = policy(answer)
     assert allowed["default-src"] == ["'self'"]
@@ -75,6 +82,23 @@ def test_static_files_lead_nowhere_else(client: Client, db: None) -> None:
 @pytest.mark.django_db
 def test_a_page_is_cached_apart_from_its_partials(client: Client) -> None:
     assert "HX-Request" in client.get("/")["Vary"]
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("shared_mode", "home")
+def test_what_somebody_saw_is_kept_by_no_cache(alice: User) -> None:
+    """Neither on the way nor in the browser, where the next person presses Back."""
+    client = logged_in(alice)
+    for path in ("/", "/library/", "/account/", "/webhooks/", "/api/takes", "/api/storage", "/no/such"):
+        assert "no-store" in client.get(path)["Cache-Control"], path
+    assert "no-store" not in client.get("/static/app.css").headers.get("Cache-Control", "")
+    audio = client.get(f"/api/takes/{make_take(alice).pk}/audio")
+    assert audio["Cache-Control"].startswith("private,")
+
+
+@pytest.mark.django_db
+def test_in_local_mode_back_is_quick(client: Client) -> None:
+    assert "no-store" not in client.get("/library/").headers.get("Cache-Control", "")
 
 
 @pytest.mark.django_db

@@ -120,6 +120,27 @@ def test_the_web_side_never_names_torch() -> None:
     assert wrong == []
 
 
+def loads_without_protection(source: str) -> list[int]:
+    """Lines of `torch.load` that would carry out what a file says."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "torch.load"
+        and not any(
+            word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords
+        )
+    ]
+
+
+def test_no_file_of_weights_is_carried_out() -> None:
+    paths = [path for app in APPS for path in sorted((ROOT / app).rglob("*.py"))]
+    wrong = {str(path): loads_without_protection(path.read_text(encoding="utf-8")) for path in paths}
+    assert {path: lines for path, lines in wrong.items() if lines} == {}
+    assert loads_without_protection("import torch\ntorch.load('a', weights_only=False)\n") == [2]
+    assert loads_without_protection("torch.load('a', weights_only=True)") == []
+
+
 def test_the_walk_sees_imports() -> None:
     names = imported_names(ROOT / "musicgen_site" / "access.py")
     assert "musicgen_site.security.SameOriginSockets" in names

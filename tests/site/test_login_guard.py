@@ -262,6 +262,21 @@ def test_a_stranger_does_not_choose_the_address_that_counts(alice: User, setting
     assert tries("198.51.100.7, 203.0.113.{0}")[-1] == 200
 
 
+def test_behind_a_proxy_every_limit_counts_whom_it_speaks_for(settings: Any) -> None:
+    """Also in apps that know nothing of proxies: they read the address of the request."""
+
+    def address(forwarded: str) -> str:
+        answer = Client(REMOTE_ADDR="10.0.0.9").get("/login/", headers={"X-Forwarded-For": forwarded})
+        return str(answer.wsgi_request.META["REMOTE_ADDR"])
+
+    assert address("203.0.113.5") == "10.0.0.9"
+    settings.STUDIO = settings.STUDIO.model_copy(update={"behind_https_proxy": True})
+    assert address("203.0.113.5") == "203.0.113.5"
+    assert address("203.0.113.5, 198.51.100.7") == "198.51.100.7"
+    assert address("nonsense") == "10.0.0.9"
+    assert address("") == "10.0.0.9"
+
+
 def test_a_login_begins_a_new_session(alice: User) -> None:
     client = Client()
     client.get("/login/")

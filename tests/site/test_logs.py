@@ -103,17 +103,42 @@ def test_secrets_of_the_studio_are_hidden(
         "metrics_token": "metrics-token-metrics",
         "database_url": "postgres://studio:data%21base@db/studio",
         "redis_url": "redis://:redis-password@cache:6379/0",
+        "email_url": "smtp+tls://studio:mail%40word@mail.example:587",
     }
     settings.STUDIO = settings.STUDIO.model_copy(update=secrets)
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "key-of-a-bucket")
     shown = ["k" * 40, "metrics-token-metrics", "data%21base", "data!base", "redis-password"]
     shown += ["hf_abcdefgh", "key-of-a-bucket"]
+    shown += ["mail%40word", "mail@word"]
     for secret in shown:
         for made in (record("says %s.", secret), failure(f"says {secret}.")):
             line = formatter.format(made)
             assert secret not in line
             assert HIDDEN in line
+
+
+@pytest.mark.parametrize(
+    ("before", "secret"),
+    [
+        ("Internal Server Error: /setup/", "Zk3v-_9aQ1" * 4),
+        ("Internal Server Error: /password/MQ/", "c8x1ab-0123456789abcdef0123456789abcdef"),
+        ("sent with mgs_", "Zk3v-_9aQ1" * 4),
+        ("signed with whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw+/=="),
+    ],
+)
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_what_opens_something_is_hidden_wherever_a_library_writes_it(
+    formatter: logging.Formatter, before: str, secret: str
+) -> None:
+    line = formatter.format(record("%s and more", before + secret))
+    assert secret not in line
+    assert f"{before}{HIDDEN} and more" in line
+
+
+def test_what_opens_nothing_is_shown() -> None:
+    line = "/setup/ /password/sent/ /password/changed/ /api/takes/1/audio mgs_abcd…"
+    assert TextFormatter().format(record("%s", line)).endswith(line)
 
 
 # --- Ids of requests ---

@@ -75,10 +75,11 @@ class TestPage:
     @pytest.mark.parametrize(
         ("sent", "words"),
         [
-            ({"password2": "another long one 8"}, "didn’t match"),
+            ({"password2": "another long one 8"}, "The two passwords differ."),
             ({"password1": "short", "password2": "short"}, "too short"),
+            ({"password1": "", "password2": ""}, "Choose a password."),
             ({"password1": "1234567890", "password2": "1234567890"}, "entirely numeric"),
-            ({"username": ""}, "required"),
+            ({"username": ""}, "Type a user name."),
             ({"username": "a b/c"}, "valid username"),
         ],
     )

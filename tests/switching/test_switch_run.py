@@ -243,10 +243,10 @@ def test_a_runner_that_is_killed_leaves_the_old_model(
     else:
         hear = Runner._next
 
-        async def killed_at_once(runner: Runner, **options: Any) -> Any:
-            if options.get("within"):
+        async def killed_at_once(runner: Runner) -> Any:
+            if not runner.versions:
                 kill(runner)
-            return await hear(runner, **options)
+            return await hear(runner)
 
         monkeypatch.setattr(Runner, "_next", killed_at_once)
     model = dwarf(f"killed-{when}", dwarfs / "mono")
@@ -255,6 +255,25 @@ def test_a_runner_that_is_killed_leaves_the_old_model(
     monkeypatch.undo()
     assert_stays(switch, demo, owner, code="RUNNER_DIED")
     assert "process ended while it was loading" in switch.message
+
+
+def test_a_model_that_stands_still_does_not_become_active(
+    engine: Engine,
+    owner: User,
+    dwarfs: Path,
+    demo: ModelConfig,
+    settings: Any,
+    before_the_proof: list[Callable[[SwitchRun, Runner], Any]],
+) -> None:
+    def stop(run: SwitchRun, runner: Runner) -> None:
+        assert runner.pid is not None
+        os.kill(runner.pid, signal.SIGSTOP)
+
+    settings.STUDIO = settings.STUDIO.model_copy(update={"runner_still_seconds": 1})
+    before_the_proof.append(stop)
+    switch = until_stage(switch_to(dwarf("still", dwarfs / "mono")), SwitchStage.FAILED)
+    assert_stays(switch, demo, owner, code="RUNNER_HUNG")
+    assert "said nothing and did nothing for 1 s, so it was ended." in switch.message
 
 
 def test_a_switch_that_is_no_longer_ours_changes_nothing(
