@@ -28,6 +28,14 @@ def held_memory_bytes(device: torch.device) -> int:
     return resident
 
 
+def free_memory_bytes(device: torch.device) -> int:
+    """Bytes that are free on the device; on a CPU, and where memory is shared with it, what the machine can give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    available: int = psutil.virtual_memory().available
+    return available
+
+
 def release_unused_memory(device: torch.device) -> None:
     """Hand memory that torch keeps for its next allocation back to the device, for others to use."""
     if device.type == "cuda":

@@ -1,6 +1,6 @@
-"""Makes one take from one request: checks it, encodes the prompt, generates codes, decodes and writes them.
+"""Makes one take from one request: checks it, encodes the prompt, decodes the codes and writes them.
 
-The order of the stages, their times and their errors live here; the stages themselves do not.
+The stages of a take, their times and their errors live here; who makes the codes, and beside whom, does not.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from generation.engine.adapters.attach import Attachment
+from torch import Tensor
+
 from generation.engine.audio import decode_codes, write_wav
 from generation.engine.checkpoint import LoadedModel
-from generation.engine.decode import CodesRequest, generate_codes
+from generation.engine.decode import CodesRequest
 from generation.engine.errors import EngineError
 from generation.engine.frames import frames_for
 from generation.engine.memory import is_out_of_memory
@@ -46,38 +47,6 @@ class Rendering:
     seconds: StageSeconds
 
 
-def render(
-    model: LoadedModel,
-    request: Generate,
-    *,
-    on_stage: OnStage,
-    should_stop: Callable[[], bool],
-    attachment: Attachment | None = None,
-) -> Rendering:
-    """Make the take that `request` asks for and write it to `request.output`.
-
-    `attachment` keeps what it read and attached for the next request; `model` itself is never changed.
-    Stopped before or while frames are generated, it writes the complete ones; a stop after the last frame comes
-    too late and changes nothing. Raises EngineError with a code of `request.failed` for everything that goes
-    wrong.
-    """
-    _check(request)
-    try:
-        adapted = (attachment or Attachment()).model_for(model, request.adapters)
-        return _render(adapted, request, on_stage, should_stop)
-    except EngineError as error:
-        if error.error_code == NON_FINITE and any(each.strength for each in request.adapters):
-            raise EngineError(NON_FINITE, _TOO_STRONG_MESSAGE, error.detail) from error
-        raise
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}"
-        if is_out_of_memory(error):
-            raise EngineError(OUT_OF_MEMORY, _OUT_OF_MEMORY_MESSAGE, detail) from error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise EngineError(DISK_ERROR, _DISK_MESSAGE, detail) from error
-        raise EngineError(ENGINE_ERROR, _ENGINE_ERROR_MESSAGE, detail) from error
-
-
 _OUT_OF_MEMORY_MESSAGE = (
     "There was not enough memory for this take. Make it shorter, switch guidance off, or use a smaller model."
 )
@@ -88,22 +57,30 @@ _TOO_STRONG_MESSAGE = (
 _ENGINE_ERROR_MESSAGE = "Generating failed inside the engine. The details say where; try again."
 
 
-def _render(
-    model: LoadedModel, request: Generate, on_stage: OnStage, should_stop: Callable[[], bool]
-) -> Rendering:
-    frames = frames_for(request.duration_seconds, model.frame_rate)
-    clock = _Clock()
+class Making:
+    """One take on its way. In this order: `encode`, a batch that makes the codes, `conclude`; or nothing but `none_made`.
 
-    on_stage("encoding", 0, frames)
-    conditioning = encode_prompt(model, request.prompt, request.guidance_scale)
-    encode_seconds = clock.lap()
+    All of them may raise whatever torch and the disk raise: `explained` says it as an EngineError.
+    """
 
-    on_stage("generating", 0, frames)
-    codes = generate_codes(
-        model,
-        CodesRequest(
+    def __init__(self, request: Generate, on_stage: OnStage) -> None:
+        """Raises EngineError INVALID_REQUEST for what no model can do."""
+        _check(request)
+        self.request = request
+        self._on_stage = on_stage
+        self._seconds = dict.fromkeys(("encode", "generate", "decode"), 0.0)
+
+    def encode(self, model: LoadedModel) -> CodesRequest:
+        """What the codes are made from, with the model that makes them."""
+        self.model, request = model, self.request
+        self._frames = frames_for(request.duration_seconds, model.frame_rate)
+        self._clock = _Clock()
+        self._on_stage("encoding", 0, self._frames)
+        conditioning = encode_prompt(model, request.prompt, request.guidance_scale)
+        self._seconds["encode"] = self._clock.lap()
+        return CodesRequest(
             conditioning=conditioning,
-            frames=frames,
+            frames=self._frames,
             seed=request.seed,
             sampling=Sampling(
                 temperature=request.temperature,
@@ -111,25 +88,53 @@ def _render(
                 top_p=request.top_p,
                 greedy=request.greedy,
             ),
-        ),
-        on_progress=lambda done: on_stage("generating", done, frames),
-        should_stop=should_stop,
-    )  # [K, T]
-    made = codes.shape[1]
-    generate_seconds = clock.lap()
+        )
 
-    output = None
-    if made:
-        on_stage("decoding", made, frames)
-        output = Path(request.output)
-        write_wav(output, decode_codes(model, codes), model.sample_rate)
-    return Rendering(
-        cancelled=made < frames,
-        frames=made,
-        duration_seconds=made * model.samples_per_frame / model.sample_rate,
-        output=output,
-        seconds=StageSeconds(encode=encode_seconds, generate=generate_seconds, decode=clock.lap()),
-    )
+    def begun(self) -> None:
+        """Its codes are made from now on."""
+        self._clock.lap()
+        self.further(0)
+
+    def further(self, frames: int) -> None:
+        """So many frames are complete."""
+        self._on_stage("generating", frames, self._frames)
+
+    def conclude(self, codes: Tensor) -> Rendering:
+        """Write the frames that there are, codes [K, T]."""
+        self._seconds["generate"] = self._clock.lap()
+        model, made, output = self.model, codes.shape[1], None
+        if made:
+            self._on_stage("decoding", made, self._frames)
+            output = Path(self.request.output)
+            write_wav(output, decode_codes(model, codes), model.sample_rate)
+        self._seconds["decode"] = self._clock.lap()
+        return Rendering(
+            cancelled=made < self._frames,
+            frames=made,
+            duration_seconds=made * model.samples_per_frame / model.sample_rate,
+            output=output,
+            seconds=StageSeconds(**self._seconds),
+        )
+
+    def none_made(self) -> Rendering:
+        """What becomes of a take that was cancelled before it began."""
+        return Rendering(
+            cancelled=True, frames=0, duration_seconds=0.0, output=None, seconds=StageSeconds(**self._seconds)
+        )
+
+
+def explained(error: Exception, request: Generate) -> EngineError:
+    """The error with a code of `request.failed` and a sentence for people."""
+    if isinstance(error, EngineError):
+        if error.error_code == NON_FINITE and any(each.strength for each in request.adapters):
+            return EngineError(NON_FINITE, _TOO_STRONG_MESSAGE, error.detail)
+        return error
+    detail = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        return EngineError(OUT_OF_MEMORY, _OUT_OF_MEMORY_MESSAGE, detail)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return EngineError(DISK_ERROR, _DISK_MESSAGE, detail)
+    return EngineError(ENGINE_ERROR, _ENGINE_ERROR_MESSAGE, detail)
 
 
 class _Clock:

@@ -1,10 +1,11 @@
-"""The runner: reads commands, holds one loaded model, works one request at a time, writes events.
+"""The runner: reads commands, holds one loaded model, works on requests side by side, writes events.
 
 One thread reads, one works; only the wire is shared. Knows nothing of jobs, rows or pages.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import BinaryIO, NoReturn
 
@@ -21,6 +23,7 @@ from transformers.utils import logging
 from generation.engine.adapters.attach import Attachment
 from generation.engine.adapters.proof import prove
 from generation.engine.checkpoint import LoadedModel, device_name, load_checkpoint
+from generation.engine.company import Company
 from generation.engine.errors import EngineError
 from generation.engine.memory import held_memory_bytes, release_all_unused_memory, release_unused_memory
 from generation.engine.protocol import (
@@ -45,7 +48,7 @@ from generation.engine.protocol import (
     Unload,
     decode_command,
 )
-from generation.engine.render import Rendering, render
+from generation.engine.render import OnStage, Rendering
 
 PROGRESS_INTERVAL_SECONDS = 0.1
 #: Below this a step is over before threads have been woken for it: the demo is two to three times as fast on one.
@@ -82,6 +85,7 @@ class Runner:
         self._load_seen = False
         self._model: LoadedModel | None = None
         self._attachment = Attachment()
+        self._company: Company | None = None
 
     def serve(self) -> int:
         """Work through commands in the order they came; returns the exit status once a load has failed."""
@@ -93,12 +97,28 @@ class Runner:
         self._send(Started(pid=os.getpid(), versions=versions))
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         while True:
-            command = self._work.get()
-            if isinstance(command, Load):
-                if not self._load(command):
-                    return 1
-            else:
-                self._answer(command)
+            for command in self._commands_at_hand():
+                if isinstance(command, Load):
+                    if not self._load(command):
+                        return 1
+                elif isinstance(command, Prove) or self._company is None:
+                    self._answer(command)
+                else:
+                    self._company.add(
+                        command,
+                        on_stage=self._reporter(command.request),
+                        should_stop=self._pending[command.request].is_set,
+                    )
+            if self._company is not None and not self._company.is_idle:
+                self._advance(self._company)
+
+    def _commands_at_hand(self) -> Iterator[Load | Generate | Prove]:
+        """Those that have come; waits for one where there is nothing to do."""
+        if self._company is None or self._company.is_idle:
+            yield self._work.get()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._work.get_nowait()
 
     # --- the reading thread ---
 
@@ -164,56 +184,60 @@ class Runner:
             self._send(LoadFailed(error_code=error.error_code, message=error.message, detail=error.detail))
             return False
         fit_threads(self._model)
+        self._company = Company(self._model, self._attachment)
         self._send(_load_finished(self._model, time.perf_counter() - started))
         return True
 
+    def _advance(self, company: Company) -> None:
+        """One step of every take in hand, and an answer for each that ended."""
+        assert self._model is not None
+        events: list[Event] = []
+        for request, outcome in company.advance():
+            if isinstance(outcome, EngineError):
+                events.append(_request_failed(request.request, outcome))
+            else:
+                events.append(_request_finished(request, self._model, outcome))
+        if events and company.is_idle:
+            if any(isinstance(event, RequestFailed) for event in events):
+                release_all_unused_memory(self._model.device)
+            else:
+                release_unused_memory(self._model.device)
+        for event in events:
+            assert isinstance(event, RequestFailed | RequestFinished)
+            self._end(event.request, event)
+
     def _answer(self, command: Generate | Prove) -> None:
-        stop = self._pending[command.request]
-        try:
-            event = self._outcome(command, stop)
-        finally:
-            with self._guard:
-                del self._pending[command.request]
+        """A proof, between two steps of whatever else is in hand; or a request that came before a model."""
+        event: Event
+        if self._model is None:
+            message = "No model is loaded. Send a load command first."
+            event = RequestFailed(request=command.request, error_code=INVALID_REQUEST, message=message)
+        else:
+            assert isinstance(command, Prove)
+            try:
+                event = prove(self._model, command, self._attachment)
+            except EngineError as error:
+                event = _request_failed(command.request, error)
+        if self._model is not None:
+            # Outside the handler, where no exception holds the tensors of the steps it came through.
+            release_all_unused_memory(self._model.device)
+        self._end(command.request, event)
+
+    def _end(self, request: str, event: Event) -> None:
+        with self._guard:
+            del self._pending[request]
         self._send(event)
 
-    def _outcome(self, command: Generate | Prove, stop: threading.Event) -> Event:
-        model = self._model
-        if model is None:
-            message = "No model is loaded. Send a load command first."
-            return RequestFailed(request=command.request, error_code=INVALID_REQUEST, message=message)
-        try:
-            event = (
-                prove(model, command, self._attachment)
-                if isinstance(command, Prove)
-                else self._take_of(model, command, stop)
-            )
-        except EngineError as error:
-            event = RequestFailed(
-                request=command.request,
-                error_code=error.error_code,
-                message=error.message,
-                detail=error.detail,
-            )
-        # Outside the handler, where the exception no longer holds the tensors of the steps it came through.
-        if isinstance(event, RequestFailed):
-            release_all_unused_memory(model.device)
-        else:
-            release_unused_memory(model.device)
-        return event
-
-    def _take_of(self, model: LoadedModel, command: Generate, stop: threading.Event) -> Event:
+    def _reporter(self, request: str) -> OnStage:
         throttle = _Throttle()
 
         def report(stage: RequestStage, done: int, total: int) -> None:
             if throttle.lets_pass(stage, final=done == total):
                 self._send(
-                    RequestProgress(
-                        request=command.request, stage=stage, frames_done=done, frames_total=total
-                    )
+                    RequestProgress(request=request, stage=stage, frames_done=done, frames_total=total)
                 )
 
-        made = render(model, command, on_stage=report, should_stop=stop.is_set, attachment=self._attachment)
-        return _request_finished(command, model, made)
+        return report
 
     # --- the wire ---
 
@@ -264,6 +288,12 @@ def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:
         revision=model.revision,
         seconds=seconds,
         memory_bytes=held_memory_bytes(model.device),
+    )
+
+
+def _request_failed(request: str, error: EngineError) -> RequestFailed:
+    return RequestFailed(
+        request=request, error_code=error.error_code, message=error.message, detail=error.detail
     )
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.company import render
 from generation.engine.protocol import (
     ADAPTER_BROKEN,
     ADAPTER_NO_EFFECT,
@@ -24,7 +25,6 @@ from generation.engine.protocol import (
     RequestFinished,
     RequestProgress,
 )
-from generation.engine.render import render
 from generation.runners import Runner
 from tests.engine.adapter_files import Make
 from tests.engine.conftest import ROOT, RunnerProcess, cancel, generate

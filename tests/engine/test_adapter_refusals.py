@@ -18,6 +18,7 @@ from generation.engine.adapters.attach import Attachment
 from generation.engine.adapters.proof import fixed_logits, prove
 from generation.engine.adapters.weights import WeightsCache
 from generation.engine.checkpoint import LoadedModel
+from generation.engine.company import render
 from generation.engine.errors import EngineError
 from generation.engine.protocol import (
     ADAPTER_BROKEN,
@@ -30,7 +31,6 @@ from generation.engine.protocol import (
     Prove,
     Proved,
 )
-from generation.engine.render import render
 from tests.engine.adapter_files import AdapterFiles, Make, network_of
 from tests.engine.conftest import generate
 from tests.engine.test_adapter_logits import logits_with, state_of

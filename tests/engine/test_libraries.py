@@ -16,7 +16,7 @@ libraries._MODULES += {further!r}
 libraries.import_libraries()
 from generation.engine.checkpoint import load_checkpoint
 from generation.engine.protocol import Generate
-from generation.engine.render import render
+from generation.engine.company import render
 model = load_checkpoint({checkpoint!r}, device="cpu")
 wanted = Generate(request="a", prompt="slow piano", duration_seconds=0.1, seed=1, output={output!r})
 render(model, wanted, on_stage=lambda *_: None, should_stop=lambda: False)

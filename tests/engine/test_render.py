@@ -11,9 +11,10 @@ import soundfile
 import torch
 
 from generation.engine.checkpoint import LoadedModel
+from generation.engine.company import render
 from generation.engine.errors import EngineError
 from generation.engine.protocol import ENGINE_ERROR, INVALID_REQUEST, OUT_OF_MEMORY
-from generation.engine.render import Rendering, render
+from generation.engine.render import Rendering
 from tests.engine.conftest import generate
 
 

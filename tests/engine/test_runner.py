@@ -135,22 +135,22 @@ def test_cancel_keeps_what_was_made(runner: RunnerProcess, tmp_path: Path) -> No
     assert finished.duration_seconds == pytest.approx(finished.frames / 50)
 
 
-def test_a_waiting_request_can_be_cancelled(runner: RunnerProcess, tmp_path: Path) -> None:
-    runner.send(generate(tmp_path / "a.wav", "running", duration_seconds=ENDLESS))
-    runner.send(generate(tmp_path / "b.wav", "waiting"))
-    runner.send(generate(tmp_path / "c.wav", "next"))
-    runner.wait_for(RequestProgress, lambda event: event.frames_done > 0)
-    runner.send(cancel("waiting"))
+def test_requests_are_made_side_by_side_and_cancelled_one_by_one(
+    runner: RunnerProcess, tmp_path: Path
+) -> None:
+    runner.send(generate(tmp_path / "a.wav", "first", duration_seconds=ENDLESS))
+    runner.send(generate(tmp_path / "b.wav", "second", duration_seconds=ENDLESS))
+    begun: set[str] = set()
+    while begun != {"first", "second"}:
+        begun.add(runner.wait_for(RequestProgress, lambda event: event.frames_done > 0).request)
+    runner.send(generate(tmp_path / "c.wav", "short"))
+    assert runner.wait_for(RequestFinished).request == "short"
+    runner.send(cancel("second"))
     runner.send(cancel("never seen"))
-    runner.send(cancel("running"))
-    ends = [runner.wait_for(RequestFinished) for _ in range(3)]
-    assert [(each.request, each.cancelled) for each in ends] == [
-        ("running", True),
-        ("waiting", True),
-        ("next", False),
-    ]
-    assert (ends[1].frames, ends[1].output, ends[1].duration_seconds) == (0, None, 0.0)
-    assert not (tmp_path / "b.wav").exists()
+    ended = runner.wait_for(RequestFinished)
+    assert (ended.request, ended.cancelled, ended.output) == ("second", True, str(tmp_path / "b.wav"))
+    runner.send(cancel("first"))
+    assert runner.wait_for(RequestFinished).request == "first"
 
 
 def test_garbage_is_refused_and_harmless(runner: RunnerProcess, tmp_path: Path) -> None:

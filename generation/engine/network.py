@@ -1,0 +1,181 @@
+"""One step of the decoder for several takes at once, over the library's own modules.
+
+Projections, norms and feed-forward see the rows of all takes together, so that their weights are read once for all;
+attention is each take's own. Knows nothing of sampling, delay patterns or the codec.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from generation.engine.checkpoint import LoadedModel
+
+#: Fewest rows that go through a projection together. Kernels for one or two rows add up in another order than those for
+#: more, so that a take would depend on whether others are made beside it. Weights are read once, however many rows.
+FEWEST_ROWS = 4
+#: Most rows of one step.
+MOST_ROWS = 32
+
+
+def padded(rows: int) -> int:
+    """Rows of a step with so many rows in use: one of few numbers, for each of which `rows_agree` can look."""
+    return max(FEWEST_ROWS, 1 << (rows - 1).bit_length())
+
+
+class TakeMemory:
+    """What the decoder keeps of one take: keys and values of each layer, as long as the take from the start."""
+
+    def __init__(self, step: DecoderStep, states: Tensor, capacity: int) -> None:
+        """For a take of `capacity` steps that attends to `states` [R, S, H]."""
+        self.rows, self.position = states.shape[0], 0
+        heads, size = step.heads, step.head_size
+        shape = (2, self.rows, heads, capacity, size)
+        self.own = [torch.empty(shape, device=states.device, dtype=states.dtype) for _ in step.layers]
+        # Zeros stand for no prompt: the bias-free attention turns them into exactly nothing.
+        self.prompt = [
+            [
+                project(states).view(self.rows, -1, heads, size).transpose(1, 2)
+                for project in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)
+            ]
+            for layer in step.layers
+        ]  # of each layer keys and values, [R, heads, S, head size]
+
+
+class DecoderStep:
+    """The decoder of one network. Its takes' memories are handed in with each step."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        causal_lm = model.network.decoder
+        self._body: Any = causal_lm.model.decoder
+        self._lm_heads: Any = causal_lm.lm_heads
+        self._device, self._dtype = model.device, model.dtype
+        self._positions = torch.empty(0)
+        self.layers: Any = self._body.layers
+        self.heads: int = causal_lm.config.num_attention_heads
+        self.head_size: int = causal_lm.config.hidden_size // self.heads
+
+    def begin(self, states: Tensor, capacity: int) -> TakeMemory:
+        """Memory of a new take that attends to `states` [R, S, H] and is at most `capacity` steps long."""
+        if len(self._positions) < capacity:
+            # Once for the longest take: the library makes its table anew at every step beyond its first size. The
+            # argument is only asked for its length, [B, K, L] -> [L, H].
+            self._positions = self._body.embed_positions(torch.empty(1, 1, capacity, device=self._device))
+        return TakeMemory(self, states, capacity)
+
+    def bytes_for(self, rows: int, capacity: int) -> int:
+        """Bytes that the memory of such a take will hold, but for the prompt's."""
+        each = torch.empty(0, dtype=self._dtype).element_size()
+        return len(self.layers) * 2 * rows * self.heads * self.head_size * capacity * each
+
+    def __call__(self, tokens: Tensor, memories: Sequence[TakeMemory]) -> Tensor:
+        """Logits [R1 + R2 + ..., K, V] of the token after `tokens` [N, K] for N takes, the rows of each in its order."""
+        tokens = tokens.to(self._device)
+        hidden = self._body.embed_tokens[0](tokens[:, 0])  # [N, H]
+        for embed, book in zip(self._body.embed_tokens[1:], tokens.T[1:], strict=True):
+            hidden = hidden + embed(book)
+        hidden = hidden + self._positions[[memory.position for memory in memories]]
+        # All rows of a take are fed the same tokens.
+        take_of_row = [take for take, memory in enumerate(memories) for _ in range(memory.rows)]
+        hidden = pad(hidden[take_of_row], (0, 0, 0, padded(len(take_of_row)) - len(take_of_row)))  # [M, H]
+        for index, layer in enumerate(self.layers):
+            hidden = self._self_attention(index, layer, hidden, memories)
+            hidden = self._cross_attention(index, layer, hidden, memories)
+            hidden = _feed_forward(layer, hidden)
+        for memory in memories:
+            memory.position += 1
+        return self._logits(hidden)[: len(take_of_row)]
+
+    def _self_attention(
+        self, index: int, layer: Any, hidden: Tensor, memories: Sequence[TakeMemory]
+    ) -> Tensor:
+        attention, normed = layer.self_attn, layer.self_attn_layer_norm(hidden)
+        query, key, value = (
+            project(normed).view(-1, self.heads, 1, self.head_size)
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )  # [M, heads, 1, head size]
+        heard, first = torch.zeros_like(query), 0
+        for memory in memories:
+            rows, until = slice(first, first + memory.rows), memory.position + 1
+            keys, values = memory.own[index]  # [R, heads, capacity, head size]
+            keys[:, :, until - 1 : until], values[:, :, until - 1 : until] = key[rows], value[rows]
+            # No mask: one query sees all earlier positions.
+            heard[rows] = scaled_dot_product_attention(
+                query[rows], keys[:, :, :until], values[:, :, :until], scale=attention.scaling
+            )
+            first += memory.rows
+        result: Tensor = hidden + attention.out_proj(heard.view_as(hidden))
+        return result
+
+    def _cross_attention(
+        self, index: int, layer: Any, hidden: Tensor, memories: Sequence[TakeMemory]
+    ) -> Tensor:
+        attention = layer.encoder_attn
+        query = attention.q_proj(layer.encoder_attn_layer_norm(hidden))
+        query = query.view(-1, self.heads, 1, self.head_size)
+        heard, first = torch.zeros_like(query), 0
+        for memory in memories:
+            rows = slice(first, first + memory.rows)
+            keys, values = memory.prompt[index]
+            heard[rows] = scaled_dot_product_attention(query[rows], keys, values, scale=attention.scaling)
+            first += memory.rows
+        result: Tensor = hidden + attention.out_proj(heard.view_as(hidden))
+        return result
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        hidden = self._body.layer_norm(hidden)
+        return torch.stack([head(hidden) for head in self._lm_heads], dim=1)  # [M, K, V]
+
+    @torch.inference_mode()
+    def rows_agree(self) -> bool:
+        """Whether a row comes out the same to the bit however many others go with it and wherever it stands.
+
+        That is so or not by the kernels of this machine for this dtype and these shapes, so it is tried: every module
+        but attention itself, which never sees two takes at once.
+        """
+        network = self._body
+        if network not in _AGREEMENT:
+            _AGREEMENT[network] = self._try_rows()
+        return _AGREEMENT[network]
+
+    def _try_rows(self) -> bool:
+        generator = torch.Generator().manual_seed(0)
+        sizes = [size for size in (FEWEST_ROWS << n for n in range(8)) if size <= MOST_ROWS]
+        drawn = torch.randn(sizes[-1], self.heads * self.head_size, generator=generator)
+        rows = drawn.to(self._device, self._dtype)
+        for module in (*(_all_but_attention(layer) for layer in self.layers), self._logits):
+            for size in sizes[1:]:
+                alone, together = rows[size - FEWEST_ROWS : size], rows[:size]
+                if not torch.equal(module(alone), module(together)[-FEWEST_ROWS:]):
+                    return False
+        return True
+
+
+#: Of the networks that were tried.
+_AGREEMENT: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:
+    normed = layer.final_layer_norm(hidden)
+    result: Tensor = hidden + layer.fc2(layer.activation_fn(layer.fc1(normed)))
+    return result
+
+
+def _all_but_attention(layer: Any) -> Any:
+    def run(hidden: Tensor) -> Tensor:
+        parts = []
+        for norm, attention in (
+            (layer.self_attn_layer_norm, layer.self_attn),
+            (layer.encoder_attn_layer_norm, layer.encoder_attn),
+        ):
+            normed = norm(hidden)
+            names = ("q_proj", "k_proj", "v_proj", "out_proj")
+            parts += [hidden + getattr(attention, name)(normed) for name in names]
+        return torch.cat([*parts, _feed_forward(layer, hidden)], dim=-1)
+
+    return run
