@@ -135,7 +135,7 @@ def test_the_api_keeps_to_its_document(method: str, path: str, api_schema: Any) 
     operation = api_schema[path][method]
     rows = {"take_id": Take.objects.get().pk, "job_id": Job.objects.order_by("id")[0].pk}
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(case=operation.as_strategy())
     def keeps_to_it(case: Any) -> None:
         for name, number in rows.items():

@@ -267,7 +267,7 @@ class Switches(Rolled):
 
 
 EXPLORE = settings(
-    max_examples=60,
+    max_examples=30,
     stateful_step_count=20,
     deadline=None,
     derandomize=True,

@@ -40,7 +40,8 @@ makes such a take itself with a smaller checkpoint in both dtypes. No GPU was at
 Four things decide a CPU's peak, beside weights and cache. The weights are a mapped file: the codec's encoder and the
 table of text embeddings are never read and take nothing. A float32 file that is converted to bfloat16 is read whole, so
 that loading needs both at once: on a CPU bfloat16 peaks above float32, and holds half of it afterwards, when the file
-has been let go. The codec's last stage decodes a whole take at once. And the process with its libraries takes 350 MB.
+has been let go. The codec's last stage decodes a whole take at once. And the process with its libraries takes 330 to
+420 MB, as much of them as the kernel happens to map: 385 MB are counted.
 """
 
 
