@@ -142,7 +142,8 @@ async def _under_load(studio: _Studio, sockets: int, jobs: int, say: Callable[[s
     working = asyncio.create_task(_probe(studio, figures))
     await _until(lambda: _ended(studio, numbers, owners), every=1.0)
     seconds = time.monotonic() - began
-    working.cancel()
+    if not working.cancel():
+        working.result()  # it failed, and says why
     await asyncio.gather(working, return_exceptions=True)
     wanted = [
         (page, number)
@@ -186,7 +187,7 @@ async def _probe(studio: _Studio, figures: _Figures) -> None:
     while True:
         person = (person + 1) % PEOPLE
         figures.page_seconds.append(await _timed(studio.page, person))
-        figures.api_seconds.append(await _timed(studio.ask, "generations", person))
+        figures.api_seconds.append(await _timed(studio.ask, "takes", person))
         figures.web_bytes = max(figures.web_bytes, process.memory_info().rss)
         await asyncio.sleep(0.2)
 
