@@ -93,13 +93,13 @@ class Queue:
 
     def wait_seconds(self, job: Job) -> float | None:
         """Seconds until a queued job starts; None when this machine has no record for what is ahead."""
-        total = 0.0
-        for other in (*self._running, *self._before(job)):
-            left = self.remaining_seconds(other)
-            if left is None:
-                return None
-            total += left
-        return total
+        # What runs is made side by side.
+        running = [self.remaining_seconds(other) for other in self._running]
+        before = [self.remaining_seconds(other) for other in self._before(job)]
+        known = [left for left in (*running, *before) if left is not None]
+        if len(known) < len(running) + len(before):
+            return None
+        return max(known[: len(running)], default=0.0) + sum(known[len(running) :])
 
     def remaining_seconds(self, job: Job) -> float | None:
         """Seconds of work left in a job, from its own pace, else from this machine's record."""
@@ -224,9 +224,6 @@ def _running_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
     elapsed = job.elapsed_seconds()
     side = [f"{spoken_seconds(round(elapsed))} elapsed"]
     per_take = job.frames_total // job.variations if job.frames_total else 0
-    current = min(job.frames_done // per_take + 1, job.variations) if per_take else 1
-    if job.variations > 1:
-        side.insert(0, f"take {current} of {job.variations}")
     percent = 100 * job.frames_done / job.frames_total if job.frames_total else None
     remaining: float | None = None
     if job.cancel_requested_at is not None:
@@ -238,9 +235,8 @@ def _running_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
         percent = None if job.stage_fraction is None else 100 * job.stage_fraction
     elif job.stage == "generating" and per_take:
         state = "running"
-        done_here = job.frames_done - (current - 1) * per_take
-        made = job.duration_seconds * done_here / per_take
-        line = f"{made:.1f} of {plain_number(job.duration_seconds)}{THIN_SPACE}s"
+        made = job.duration_seconds * job.frames_done / per_take
+        line = f"{made:.1f} of {plain_number(job.duration_seconds * job.variations)}{THIN_SPACE}s"
         remaining = queue.remaining_seconds(job)
         if remaining is not None:
             line += f" · {rough_seconds(remaining)} left"

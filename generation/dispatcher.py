@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from django.conf import settings
@@ -61,8 +63,9 @@ class Dispatcher:
         self._recovery = Recovery(self._row)
         self._poll = POLL_BESIDE_HINTS if settings.STUDIO.redis_url else POLL
         self._pool = RunnerPool(keeps_spare=self._serves_all and settings.STUDIO.spare_runner)
-        self._job: JobRun | None = None
-        self._claiming = asyncio.Lock()  # from the row of a job to `_job`
+        self._runs: dict[int, JobRun] = {}  # of jobs in hand, by their number
+        self._tasks: set[asyncio.Task[None]] = set()  # that carry them out
+        self._claiming = asyncio.Lock()  # from the row of a job to `_runs`
         self._no_job = asyncio.Event()
         self._no_job.set()
         self._switch: SwitchRun | None = None
@@ -88,7 +91,7 @@ class Dispatcher:
         return self.only_job is None and self.only_switch is None
 
     def _is_idle(self) -> bool:
-        return self._job is None and self._switch is None and not self._draining.is_set()
+        return not self._runs and self._switch is None and not self._draining.is_set()
 
     # What others ask of it.
 
@@ -98,9 +101,9 @@ class Dispatcher:
         self._switch_hint.set()
 
     async def cancel(self, job_id: int) -> None:
-        """Look at that job's row at once, if it is the one in hand."""
-        if self._job is not None and self._job.job.pk == job_id:
-            await self._job.look()
+        """Look at that job's row at once, if it is in hand."""
+        if job_id in self._runs:
+            await self._runs[job_id].look()
 
     async def look_at_switch(self) -> None:
         """Look at the switch's row at once: somebody asked for one, or for its end."""
@@ -120,7 +123,7 @@ class Dispatcher:
         await self.stop()
 
     async def stop(self) -> None:
-        """Take nothing new, hand the running job back, end the runners."""
+        """Take nothing new, hand the running jobs back, end the runners."""
         self._stopping.set()
         self.wake()
 
@@ -141,6 +144,7 @@ class Dispatcher:
             await (self._wait_for_switch() if self.only_switch is not None else self._carry_out_jobs())
         finally:
             self._stopping.set()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._finish_switch()
             for loop in loops:
                 loop.cancel()
@@ -177,49 +181,71 @@ class Dispatcher:
                     self._no_job.clear()
                     if await self._do_something():
                         continue
-                    self._no_job.set()
-                    if self.only_job is not None and not await self._is_unfinished(self.only_job):
+                    if (
+                        self.only_job is not None
+                        and not self._runs
+                        and not await self._is_unfinished(self.only_job)
+                    ):
+                        self._no_job.set()
                         return
-            self._no_job.set()
+            if not self._runs:
+                self._no_job.set()
             await self._rest(self._job_hint)
 
     async def _do_something(self) -> bool:
-        """Carry out the next job, or prove an adapter. False when there is neither."""
+        """Begin the next job, or prove an adapter. False when there is neither."""
         if self._media_problem:
             # What was made could not be kept: jobs wait as they would for an engine.
             await in_database(probe)()
             self._media_problem = ""
         async with self._claiming:
-            job = await in_database(jobs.claim_next_job)(
-                self.host,
-                only_job=self.only_job,
-                loaded=[runner.model_id for runner in self._pool.living()],
-            )
+            claim = self._claim()
+            job = await in_database(claim)() if claim is not None else None
             if job is not None:
-                self._job = JobRun(
+                run = self._runs[job.pk] = JobRun(
                     job, self.host, self._row.hostname, self._pool, self._row.scratch, self._stopping
                 )
-        if self._job is None:
-            return await self._prove_something()
+        if job is None:
+            return not self._runs and await self._prove_something()
+        task = asyncio.create_task(self._carry_out(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    def _claim(self) -> Callable[[], Job | None] | None:
+        """How to claim a job now: any, or one to be made beside those in hand; None while there is no place."""
+        if not self._runs:
+            loaded = [runner.model_id for runner in self._pool.living()]
+            return partial(jobs.claim_next_job, self.host, only_job=self.only_job, loaded=loaded)
+        first, *_ = self._runs.values()
+        if self.only_job is not None or not self._has_places(first.job.model_id):
+            return None
+        return partial(jobs.claim_job_beside, self.host, first.job)
+
+    def _has_places(self, model_id: str) -> bool:
+        """Whether the runner of that model, which has work, could take more."""
+        takes = sum(run.takes_left for run in self._runs.values())
+        return takes < settings.STUDIO.takes_at_once and self._pool.loaded(model_id) is not None
+
+    async def _carry_out(self, run: JobRun) -> None:
         try:
             await self._tell()
-            await logged(self._job.job, self._job.carry_out())
+            await logged(run.job, run.carry_out())
         finally:
             # Who only came for this job tries it again at once, and then it ends.
-            self._media_problem = self._job.media_problem if self._serves_all else ""
-            self._job = None
-            self._no_job.set()
+            if self._serves_all:
+                self._media_problem = run.media_problem or self._media_problem
+            del self._runs[run.job.pk]
             self._busy_until = time.monotonic()
+            self._job_hint.set()
             await self._tell()
-        return True
 
     async def _keep_order(self) -> None:
         """Mend what other hosts left, beside the work: a long job must not keep us from it."""
         while not self._stopping.is_set():
             with going_on(logger, "what other hosts left could not be looked at"):
                 async with self._claiming:
-                    in_hand = [self._job.job.pk] if self._job is not None else []
-                    await in_database(self._recovery.recover)(in_hand)
+                    await in_database(self._recovery.recover)(list(self._runs))
             await asyncio.sleep(self._recovery.every_seconds)
 
     async def _prove_something(self) -> bool:
@@ -281,7 +307,8 @@ class Dispatcher:
     async def _rest(self, hint: asyncio.Event) -> None:
         """Until a hint comes, or it is time to look for oneself."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(hint.wait(), self._poll)
+            # A job that may join what is in hand may have had to leave time to other hosts.
+            await asyncio.wait_for(hint.wait(), POLL if self._runs else self._poll)
 
     # What pages see of it.
 
@@ -289,7 +316,7 @@ class Dispatcher:
     def _state(self) -> str:
         if self._draining.is_set():
             return "stopping"
-        if self._job is not None:
+        if self._runs:
             return "working"
         if self._warmth.load_stage is not None:
             return "loading"
@@ -326,7 +353,7 @@ class Dispatcher:
 
     def _facts(self, active: str) -> dict[str, Any]:
         living = self._pool.living()
-        shown = self._job.job.model_id if self._job is not None else ""
+        shown = next((run.job.model_id for run in self._runs.values()), "")
         # At rest the active model is what pages name, whichever was used last for a proof or somebody's job.
         newest = self._pool.loaded(shown or active) or (living[0] if living else None)
         loaded = newest.loaded if newest is not None else None

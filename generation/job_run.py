@@ -1,4 +1,4 @@
-"""One job in the engine's hands: its runner, its variations one by one, its progress, and how it ends.
+"""One job in the engine's hands: its runner, its variations side by side, its progress, and how it ends.
 
 It talks to the rows through services and to a runner through the pool; what comes next is the dispatcher's.
 """
@@ -63,6 +63,34 @@ class RequestRefused(RuntimeError):
 
 
 @dataclass
+class _Variation:
+    """One take of the job on its way."""
+
+    number: int
+    seed: int
+    frames_done: int = 0
+    is_kept: bool = False
+    stage: str = ""
+    # Its name with the runner, while that has it.
+    request: str = ""
+
+
+class _Pace:
+    """Seconds a frame over all takes of a job, measured as they go; for the first second there is no telling."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def seconds_per_frame(self, frames_done: int) -> float | None:
+        """So many frames are made now."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, frames_done
+        seconds, frames = now - self._first[0], frames_done - self._first[1]
+        return seconds / frames if seconds >= 1 and frames > 0 else None
+
+
+@dataclass
 class JobRun:
     """A claimed job. `carry_out()` ends with the row in a state that is true, whatever happens."""
 
@@ -80,9 +108,14 @@ class JobRun:
     # Told to downloads, which run in threads.
     _stop_fetching: threading.Event = field(default_factory=threading.Event)
     _runner: Runner | None = None
-    # Requests are told apart by a nonce: a runner may still speak of an attempt we gave up.
-    _request: str = ""
+    _variations: list[_Variation] = field(default_factory=list)
     _adapters: list[tuple[JobAdapter, Adapter]] = field(default_factory=list)
+
+    @property
+    def takes_left(self) -> int:
+        """Takes that are still to be made."""
+        done = sum(variation.is_kept for variation in self._variations)
+        return self.job.variations - done
 
     async def carry_out(self) -> None:
         """Render every variation that has no take yet and end the job."""
@@ -149,8 +182,7 @@ class JobRun:
             self.cancelled.set()
         if wanted is not False:
             self._stop_fetching.set()
-            if self._request and self._runner is not None:
-                await self._runner.send(protocol.Cancel(request=self._request))
+            await self._cancel_requests()
         await send(JobProgressed(owner_id=job.owner_id, job_id=job.pk))
 
     async def _watch(self) -> None:
@@ -169,8 +201,7 @@ class JobRun:
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 self._stop_fetching.set()
-                if self._runner is not None and self._request:
-                    await self._runner.send(protocol.Cancel(request=self._request))
+                await self._cancel_requests()
                 await asyncio.wait({work}, timeout=STOP_BOUND)
                 if not work.done():
                     work.cancel()
@@ -179,6 +210,11 @@ class JobRun:
             work.result()
         finally:
             stop.cancel()
+
+    async def _cancel_requests(self) -> None:
+        for variation in self._variations:
+            if variation.request and self._runner is not None:
+                await self._runner.send(protocol.Cancel(request=variation.request))
 
     async def _end(self, status: JobStatus, announcement: str, **fields: Any) -> None:
         # A short job may end between two looks: its last figures are written with its end.
@@ -228,18 +264,39 @@ class JobRun:
         try:
             per_take = frames_for(job.duration_seconds, runner.loaded.frame_rate)
             job.frames_total = per_take * job.variations
-            finished = len(done)
             await self._prove_adapters(runner)
-            for variation, seed in enumerate(job.seeds):
-                if variation in done:
-                    continue
-                job.frames_done = finished * per_take
-                await self._render_one(runner, variation, seed)
-                finished += 1
+            self._variations = [_Variation(number, seed) for number, seed in enumerate(job.seeds)]
+            for variation in self._variations:
+                if variation.number in done:
+                    variation.frames_done, variation.is_kept = per_take, True
+            await self._render_variations(runner)
             await self._remember_memory(runner)
         finally:
-            runner.is_busy = False
-            runner.last_used = time.monotonic()
+            runner.let_go()
+
+    async def _render_variations(self, runner: Runner) -> None:
+        """All that have no take yet, side by side. The first that fails ends the others."""
+        pace = _Pace()
+        works = [
+            asyncio.create_task(self._render_one(runner, variation, pace))
+            for variation in self._variations
+            if not variation.is_kept
+        ]
+        if not works:  # the last was kept just before its engine ended
+            return
+        try:
+            await asyncio.wait(works, return_when=asyncio.FIRST_EXCEPTION)
+            if any(work.done() and not isinstance(work.exception(), JobCancelled | None) for work in works):
+                await self._cancel_requests()
+            # Those that were asked to end come with their last words, and what they made is kept.
+            await asyncio.wait(works)
+        finally:
+            for work in works:
+                work.cancel()
+            ends = await asyncio.gather(*works, return_exceptions=True)
+        # That all were cancelled says less than why one failed.
+        for problem in sorted(filter(None, ends), key=lambda end: isinstance(end, JobCancelled)):
+            raise problem
 
     async def _prove_adapters(self, runner: Runner) -> None:
         """What was never proven on this model is proven before it is used."""
@@ -280,24 +337,24 @@ class JobRun:
             load.cancel()
             (late,) = await asyncio.gather(load, return_exceptions=True)
             if isinstance(late, Runner):
-                late.is_busy = False
+                late.let_go()
             raise JobLost if self.lost.is_set() else JobCancelled
         finally:
             for wait in waits:
                 wait.cancel()
 
-    async def _render_one(self, runner: Runner, variation: int, seed: int) -> None:
+    async def _render_one(self, runner: Runner, variation: _Variation, pace: _Pace) -> None:
         job = self.job
-        self._request = f"{job.pk}-{variation}-{secrets.token_hex(4)}"
+        # Requests are told apart by a nonce: a runner may still speak of an attempt we gave up.
+        request = f"{job.pk}-{variation.number}-{secrets.token_hex(4)}"
         self.scratch.mkdir(parents=True, exist_ok=True)
-        output = self.scratch / f"{self._request}.wav"
-        before = job.frames_done
+        output = self.scratch / f"{request}.wav"
         uses = [await written(use_of)(adapter, used.strength) for used, adapter in self._adapters]
         command = protocol.Generate(
-            request=self._request,
+            request=request,
             prompt=job.prompt,
             duration_seconds=job.duration_seconds,
-            seed=seed,
+            seed=variation.seed,
             guidance_scale=job.guidance_scale,
             temperature=job.temperature,
             top_k=job.top_k,
@@ -305,25 +362,22 @@ class JobRun:
             output=str(output),
             adapters=uses,
         )
-        began = time.monotonic()
-        first_frame: tuple[float, int] | None = None
         finished: protocol.RequestFinished | None = None
         try:
+            variation.request = request
             async for event in runner.generate(command):
                 if isinstance(event, protocol.RequestProgress):
-                    job.stage = event.stage
-                    job.stage_fraction = None
-                    job.frames_done = before + event.frames_done
-                    first_frame = _learn_speed(job, event, first_frame)
+                    variation.stage, variation.frames_done = event.stage, event.frames_done
+                    self._note_progress(pace)
                 elif isinstance(event, protocol.RequestFailed):
                     await self._note_broken(runner, event)
                     raise RequestRefused(event)
                 else:
                     finished = event
         finally:
+            variation.request = ""
             if finished is None:
                 output.unlink(missing_ok=True)
-            self._request = ""
         assert finished is not None
         if self.lost.is_set():
             output.unlink(missing_ok=True)
@@ -334,25 +388,34 @@ class JobRun:
             output.unlink(missing_ok=True)
             raise JobCancelled
         try:
-            await self._keep(runner, variation, seed, finished, output, time.monotonic() - began)
+            await self._keep(runner, variation, finished, output)
         finally:
             output.unlink(missing_ok=True)
+        variation.is_kept = True
         if finished.cancelled:
             raise JobCancelled
+
+    def _note_progress(self, pace: _Pace) -> None:
+        """The job's figures over all of its variations; its stage is that of the busiest."""
+        job = self.job
+        stages = {variation.stage for variation in self._variations if variation.request}
+        job.stage = next((stage for stage in ("generating", "encoding", "decoding") if stage in stages), "")
+        job.stage_fraction = None
+        job.frames_done = sum(variation.frames_done for variation in self._variations)
+        if job.stage == "generating" and (seconds := pace.seconds_per_frame(job.frames_done)):
+            job.seconds_per_frame = seconds
 
     async def _keep(
         self,
         runner: Runner,
-        variation: int,
-        seed: int,
+        variation: _Variation,
         finished: protocol.RequestFinished,
         output: Path,
-        seconds: float,
     ) -> None:
         assert runner.loaded is not None
         recipe = takes.recipe_of(
             self.job,
-            seed=seed,
+            seed=variation.seed,
             is_partial=finished.cancelled,
             frames=finished.frames,
             adapters=[used for used, _ in self._adapters],
@@ -365,28 +428,13 @@ class JobRun:
         )
         take = await written(takes.write_take)(
             self.job,
-            variation=variation,
+            variation=variation.number,
             source=output,
             recipe=recipe,
             frames=finished.frames,
-            render_seconds=0 if finished.cancelled else seconds,
+            render_seconds=0 if finished.cancelled else finished.work_seconds,
             hostname=self.hostname,
-            file_name=takes.new_file_name(self.job, variation),
+            file_name=takes.new_file_name(self.job, variation.number),
         )
         if await written(takes.keep_take)(take, self.job, host=self.host) is None:
             raise JobLost
-
-
-def _learn_speed(
-    job: Job, event: protocol.RequestProgress, first: tuple[float, int] | None
-) -> tuple[float, int] | None:
-    """Measure seconds a frame over this take as it goes; the record of earlier takes serves for its first second."""
-    if event.stage != "generating" or not event.frames_done:
-        return first
-    now = time.monotonic()
-    if first is None:
-        return now, event.frames_done
-    seconds, frames = now - first[0], event.frames_done - first[1]
-    if seconds >= 1 and frames > 0:
-        job.seconds_per_frame = seconds / frames
-    return first

@@ -166,7 +166,7 @@ class IdleProofs:
         try:
             await prove(runner, model, adapter)
         finally:
-            runner.is_busy = False
+            runner.let_go()
 
     def _next(self, loaded: set[str], may_load: bool) -> tuple[Adapter, ModelConfig] | None:
         """On a loaded model whatever fits it; else, on an installed one with room beside, what was never proven anywhere."""

@@ -74,8 +74,8 @@ class RunnerPool:
     async def get(self, model: ModelConfig, *, on_progress: OnLoad, is_busy: bool = False) -> Runner:
         """A runner that holds the model, loaded when there is none. Raises DownloadFailed, LoadRefused, RunnerDied.
 
-        With `is_busy` it comes marked as in use, so that nobody ends it before the caller has begun; who asked for
-        that takes the mark off.
+        With `is_busy` it comes held, so that nobody ends it before the caller has begun; who asked for that lets it
+        go.
         """
         self.is_resting = False
         runner = self.loaded(model.pk)
@@ -86,7 +86,8 @@ class RunnerPool:
                     await self.make_room(model)
                     runner = await self._start(model, on_progress)
                     self._runners[model.pk] = runner
-        runner.is_busy = runner.is_busy or is_busy
+        if is_busy:
+            runner.hold()
         runner.last_used = time.monotonic()
         return runner
 

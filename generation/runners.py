@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,8 @@ from generation.engine import protocol
 from generation.runner_silence import Silence
 
 logger = logging.getLogger(__name__)
+
+_Events = asyncio.Queue[protocol.Event | None]
 
 #: How long a runner that was asked to end may take before it is killed, in seconds.
 END_BOUND: Final = 3.0
@@ -91,19 +93,25 @@ class LoadRefused(RuntimeError):
 
 
 class Runner:
-    """One child process that holds one loaded model. Owned by one event loop; renders one request at a time."""
+    """One child process that holds one loaded model. Owned by one event loop, where any number of requests may be waited
+    for at once.
+    """
 
     def __init__(self, *, model_id: str = "") -> None:
         self.model_id = model_id
         self.revision: str | None = None  # commit on the hub, None for a folder of somebody's own
-        self.is_busy = False
         self.is_proven = False  # whether it has ever made a sound
         self.last_used = time.monotonic()
         self.loaded: protocol.LoadFinished | None = None
         self.versions: dict[str, str] = {}
+        self._users = 0
         self._process: asyncio.subprocess.Process | None = None
-        self._events: asyncio.Queue[protocol.Event | None] = asyncio.Queue()
-        self._turn = asyncio.Lock()
+        # What it says while it starts and loads, and then what it says about each request. None is its end.
+        self._events: _Events = asyncio.Queue()
+        self._answers: dict[str, _Events] = {}
+        self._silence: Silence | None = None
+        self._has_ended = False
+        self._hung = ""
         self._last_words: deque[str] = deque(maxlen=40)
         self._readers: list[asyncio.Task[None]] = []
 
@@ -111,6 +119,29 @@ class Runner:
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.returncode is None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody uses it: it must not be ended now."""
+        return self._users > 0
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Nobody else ends it meanwhile."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def hold(self) -> None:
+        """Begin to use it; who does that lets it go."""
+        self._users += 1
+
+    def let_go(self) -> None:
+        """Use it no longer."""
+        self._users -= 1
+        self.last_used = time.monotonic()
 
     @property
     def pid(self) -> int | None:
@@ -154,7 +185,7 @@ class Runner:
             asyncio.create_task(self._read_events()),
             asyncio.create_task(self._read_last_words()),
         ]
-        event = await self._next()
+        event = await self._next(self._events)
         if isinstance(event, protocol.Started):
             self.versions = event.versions
 
@@ -167,9 +198,12 @@ class Runner:
         on_progress: Callable[[str, float | None], None],
     ) -> protocol.LoadFinished:
         """Load a checkpoint folder into a process that has started. Raises LoadRefused, RunnerDied."""
-        await self.send(protocol.Load(checkpoint=checkpoint, device=device, dtype=dtype))
+        takes_at_once = settings.STUDIO.takes_at_once
+        await self.send(
+            protocol.Load(checkpoint=checkpoint, device=device, dtype=dtype, takes_at_once=takes_at_once)
+        )
         while True:
-            event = await self._next()
+            event = await self._next(self._events)
             match event:
                 case protocol.LoadProgress():
                     on_progress(event.stage, event.fraction)
@@ -186,59 +220,63 @@ class Runner:
     @property
     def is_generating(self) -> bool:
         """Whether a request is in its hands right now."""
-        return self._turn.locked()
+        return bool(self._answers)
 
     async def generate(
         self, command: protocol.Generate
     ) -> AsyncIterator[protocol.RequestProgress | protocol.RequestFinished | protocol.RequestFailed]:
         """Render one request and yield its events; the last is finished or failed. Raises RunnerDied.
 
-        A second request waits for the first: they share one stream of events.
+        Others may be rendered beside it.
         """
-        async with self._turn:
-            await self.send(command)
-            while True:
-                event = await self._next()
-                if isinstance(event, protocol.RequestProgress) and event.request == command.request:
+        async with contextlib.aclosing(self._events_of(command)) as events:
+            async for event in events:
+                if isinstance(event, protocol.RequestFinished) and event.frames:
+                    self.is_proven = True
+                if isinstance(
+                    event, protocol.RequestProgress | protocol.RequestFinished | protocol.RequestFailed
+                ):
                     yield event
-                    continue
-                end = self._end_of(command, event)
-                if isinstance(end, protocol.RequestFinished | protocol.RequestFailed):
-                    break
-                # What is left of a request that we have stopped waiting for.
-                logger.debug("runner said %s out of turn", event)
-        if isinstance(end, protocol.RequestFinished) and end.frames:
-            self.is_proven = True
-        # After the turn has ended: who stops listening at the last event must not keep others waiting.
-        yield end
 
     async def prove(self, command: protocol.Prove) -> protocol.Proved | protocol.RequestFailed:
-        """Measure what an adapter does to the loaded model. Waits its turn like a request. Raises RunnerDied."""
-        async with self._turn:
+        """Measure what an adapter does to the loaded model, between two steps of what is rendered. Raises RunnerDied."""
+        async with contextlib.aclosing(self._events_of(command)) as events:
+            async for event in events:
+                if isinstance(event, protocol.Proved | protocol.RequestFailed):
+                    self.last_used = time.monotonic()
+                    return event
+        raise AssertionError("a request ends with an answer")
+
+    async def _events_of(
+        self, command: protocol.Generate | protocol.Prove
+    ) -> AsyncGenerator[protocol.Event, None]:
+        """Everything that is said about a request, to its end. What is said after we stopped listening is dropped."""
+        name = command.request
+        if not self._answers:
+            self._silence = None  # that of some earlier work
+        answers = self._answers[name] = asyncio.Queue()
+        try:
+            if self._has_ended:
+                answers.put_nowait(None)
             await self.send(command)
             while True:
-                event = await self._next()
-                end = self._end_of(command, event)
-                if isinstance(end, protocol.Proved | protocol.RequestFailed):
-                    self.last_used = time.monotonic()
-                    return end
-                logger.debug("runner said %s out of turn", event)
-
-    @staticmethod
-    def _end_of(
-        command: protocol.Generate | protocol.Prove, event: protocol.Event
-    ) -> protocol.RequestFinished | protocol.Proved | protocol.RequestFailed | None:
-        """The event as the end of that request; None when it is something else."""
-        if isinstance(event, protocol.RequestFinished | protocol.Proved | protocol.RequestFailed):
-            return event if event.request == command.request else None
-        if isinstance(event, protocol.Refused):
-            return protocol.RequestFailed(
-                request=command.request,
-                error_code=protocol.ENGINE_ERROR,
-                message="The engine refused the request.",
-                detail=event.message,
-            )
-        return None
+                event = await self._next(answers)
+                if isinstance(event, protocol.Refused):
+                    event = protocol.RequestFailed(
+                        request=name,
+                        error_code=protocol.ENGINE_ERROR,
+                        message="The engine refused the request.",
+                        detail=event.message,
+                    )
+                is_last = not isinstance(event, protocol.RequestProgress)
+                if is_last:
+                    # Before it is told: who stops listening at the last event must not count as one that waits.
+                    self._answers.pop(name, None)
+                yield event
+                if is_last:
+                    return
+        finally:
+            self._answers.pop(name, None)
 
     async def send(self, command: protocol.Command) -> None:
         """Write one command. A runner that is gone is noticed by whoever waits for its answer."""
@@ -275,44 +313,68 @@ class Runner:
         except TimeoutError:
             logger.error("the system does not end process %s; its memory is lost until it does", self.pid)
 
-    async def _next(self) -> protocol.Event:
-        silence = Silence(self.pid, settings.STUDIO.runner_still_seconds)
+    async def _next(self, events: _Events) -> protocol.Event:
+        """The next of those events. Raises RunnerHung for a process that stands still, RunnerDied for one that is gone."""
         while True:
+            # One for all who wait: a runner that speaks to another request is not silent.
+            silence = self._silence = self._silence or Silence(self.pid, settings.STUDIO.runner_still_seconds)
             try:
-                event = await asyncio.wait_for(self._events.get(), silence.step)
+                event = await asyncio.wait_for(events.get(), silence.step)
                 break
             except TimeoutError:
-                if what := silence.look():
+                longest = next(iter(self._answers.values()), events)  # who has waited longest looks for all
+                if events is longest and silence is self._silence and (what := silence.look()):
+                    self._hung = what
                     await self._kill()
                     await self.end()
-                    raise RunnerHung(what, "\n".join(self._last_words)) from None
+                    raise self._death() from None
         if event is None:
             assert self._process is not None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), KILL_BOUND)
             if self.is_alive:  # it closed its output and stays
                 await self._kill()
-            exit_code = self._process.returncode
             # Let the last words arrive: stderr may be read after stdout has ended.
             await asyncio.sleep(0.05)
-            self._events.put_nowait(None)
-            raise RunnerDied(exit_code, "\n".join(self._last_words))
+            events.put_nowait(None)
+            raise self._death()
         return event
+
+    def _death(self) -> RunnerDied:
+        detail = "\n".join(self._last_words)
+        if self._hung:
+            return RunnerHung(self._hung, detail)
+        return RunnerDied(self._process.returncode if self._process is not None else None, detail)
 
     async def _read_events(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
         try:
             while line := await self._process.stdout.readline():
+                self._silence = None
                 try:
-                    self._events.put_nowait(protocol.decode_event(line))
+                    self._hand_out(protocol.decode_event(line))
                 except protocol.ProtocolError as problem:
                     logger.warning("runner wrote something that is no event: %s", problem)
         except ValueError:  # a line beyond the bound: nothing after it can be trusted
             logger.exception("runner wrote too long a line")
             self._process.kill()
         finally:
-            self._events.put_nowait(None)
+            self._has_ended = True
+            for events in (self._events, *self._answers.values()):
+                events.put_nowait(None)
+
+    def _hand_out(self, event: protocol.Event) -> None:
+        name = getattr(event, "request", None)
+        if name is None:
+            if isinstance(event, protocol.Refused):
+                logger.warning("runner refused a command: %s", event.message)
+            self._events.put_nowait(event)
+        elif name in self._answers:
+            self._answers[name].put_nowait(event)
+        else:
+            # What is left of a request that we have stopped waiting for.
+            logger.debug("runner said %s out of turn", event)
 
     async def _read_last_words(self) -> None:
         assert self._process is not None

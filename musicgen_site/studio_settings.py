@@ -100,6 +100,13 @@ class StudioSettings(BaseSettings):
         description="Keep a process with its libraries imported ready for the next model, which halves the time of a"
         " switch and holds some 400 MB. Only where memory is plenty, whatever this says.",
     )
+    takes_at_once: int = Field(
+        default=8,
+        ge=1,
+        le=32,
+        description="Most takes that one engine makes side by side; together they take little longer than one. Fewer"
+        " where memory is short, or where this machine's arithmetic would let one take depend on another.",
+    )
     lease_seconds: float = Field(
         default=30,
         ge=2,

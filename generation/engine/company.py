@@ -6,6 +6,7 @@ wait, in the order in which they came.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ class _Member:
 class Company:
     """Requests to one model. `advance` until `is_idle`; belongs to the thread that generates."""
 
-    def __init__(self, model: LoadedModel, attachment: Attachment) -> None:
-        self._model, self._attachment = model, attachment
+    def __init__(self, model: LoadedModel, attachment: Attachment, *, most: int | None = None) -> None:
+        """`most` bounds the takes made side by side."""
+        self._model, self._attachment, self._most = model, attachment, most
         self._waiting: deque[_Member] = deque()
         self._members: list[_Member] = []
         self._batch: Batch | None = None
@@ -93,6 +95,8 @@ class Company:
         assert member.codes_request is not None
         if not self._batch.takes:
             return True
+        if self._most is not None and len(self._batch.takes) >= self._most:
+            return False
         enough = free_memory_bytes(self._model.device) >= SPARE_MEMORY * self._batch.bytes_for(
             member.codes_request
         )
@@ -122,14 +126,16 @@ class Company:
 
     def _step(self) -> list[tuple[Generate, Rendering | EngineError]]:
         assert self._batch is not None
+        began, beside = time.perf_counter(), len(self._members)
         try:
             self._batch.step()
         except Exception as error:  # noqa: BLE001 - as above; what none of them has caused alone ends all of them
             members, self._members = self._members, []
             return [(member.request, explained(error, member.request)) for member in members]
+        share = (time.perf_counter() - began) / beside
         for member in self._members:
             if member.making is not None and member.take is not None and member.take.error is None:
-                member.making.further(member.take.frames_done)
+                member.making.further(member.take.frames_done, share)
         return [
             self._conclude(member) for member in list(self._members) if member.take and member.take.is_over
         ]

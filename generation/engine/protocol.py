@@ -5,6 +5,7 @@ Both sides use these dataclasses. Must not import torch or Django: the web proce
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import types
@@ -80,6 +81,7 @@ class Load(_Command):
     revision: str | None = None  # branch, tag or commit on the hub
     device: str = "auto"
     dtype: str = "auto"
+    takes_at_once: int | None = None  # most that are made side by side; None for no bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +230,7 @@ class RequestFinished(_Event):
     channels: int
     output: str | None  # None when cancelled before any frame was complete
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    work_seconds: float = 0.0  # of those its own: a step of several takes counts in equal parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +268,7 @@ class Refused(_Event):
     NAME = "refused"
 
     message: str
+    request: str | None = None  # the one that the line named, where it could be read that far
 
 
 Command = Load | Generate | Prove | Cancel | Unload
@@ -282,6 +286,15 @@ Event = (
 
 _COMMANDS: Final[dict[str, type[_Message]]] = {cls.NAME: cls for cls in get_args(Command)}
 _EVENTS: Final[dict[str, type[_Message]]] = {cls.NAME: cls for cls in get_args(Event)}
+
+
+def request_named_in(line: str | bytes) -> str | None:
+    """The request that a line names, which may be wrong in every other way."""
+    with contextlib.suppress(ValueError, RecursionError):
+        content = json.loads(line)
+        if isinstance(content, dict) and isinstance(content.get("request"), str):
+            return str(content["request"])
+    return None
 
 
 def decode_command(line: str | bytes) -> Command:

@@ -45,6 +45,7 @@ class Rendering:
     duration_seconds: float
     output: Path | None
     seconds: StageSeconds
+    work_seconds: float
 
 
 _OUT_OF_MEMORY_MESSAGE = (
@@ -69,6 +70,7 @@ class Making:
         self.request = request
         self._on_stage = on_stage
         self._seconds = dict.fromkeys(("encode", "generate", "decode"), 0.0)
+        self._step_seconds = 0.0
 
     def encode(self, model: LoadedModel) -> CodesRequest:
         """What the codes are made from, with the model that makes them."""
@@ -93,10 +95,11 @@ class Making:
     def begun(self) -> None:
         """Its codes are made from now on."""
         self._clock.lap()
-        self.further(0)
+        self.further(0, 0.0)
 
-    def further(self, frames: int) -> None:
-        """So many frames are complete."""
+    def further(self, frames: int, seconds: float) -> None:
+        """So many frames are complete, after a step of which so many seconds were its part."""
+        self._step_seconds += seconds
         self._on_stage("generating", frames, self._frames)
 
     def conclude(self, codes: Tensor) -> Rendering:
@@ -114,13 +117,23 @@ class Making:
             duration_seconds=made * model.samples_per_frame / model.sample_rate,
             output=output,
             seconds=StageSeconds(**self._seconds),
+            work_seconds=self._work_seconds,
         )
 
     def none_made(self) -> Rendering:
         """What becomes of a take that was cancelled before it began."""
         return Rendering(
-            cancelled=True, frames=0, duration_seconds=0.0, output=None, seconds=StageSeconds(**self._seconds)
+            cancelled=True,
+            frames=0,
+            duration_seconds=0.0,
+            output=None,
+            seconds=StageSeconds(**self._seconds),
+            work_seconds=self._work_seconds,
         )
+
+    @property
+    def _work_seconds(self) -> float:
+        return self._seconds["encode"] + self._step_seconds + self._seconds["decode"]
 
 
 def explained(error: Exception, request: Generate) -> EngineError:

@@ -47,6 +47,7 @@ from generation.engine.protocol import (
     Started,
     Unload,
     decode_command,
+    request_named_in,
 )
 from generation.engine.render import OnStage, Rendering
 
@@ -128,7 +129,7 @@ class Runner:
                 try:
                     self._take(decode_command(self._whole(line)))
                 except ProtocolError as error:
-                    self._send(Refused(message=str(error)))
+                    self._send(Refused(message=str(error), request=request_named_in(line)))
         finally:
             # The parent is gone, and with it whoever would read what is being made.
             os._exit(0)
@@ -184,7 +185,7 @@ class Runner:
             self._send(LoadFailed(error_code=error.error_code, message=error.message, detail=error.detail))
             return False
         fit_threads(self._model)
-        self._company = Company(self._model, self._attachment)
+        self._company = Company(self._model, self._attachment, most=command.takes_at_once)
         self._send(_load_finished(self._model, time.perf_counter() - started))
         return True
 
@@ -307,4 +308,5 @@ def _request_finished(command: Generate, model: LoadedModel, made: Rendering) ->
         channels=model.channels,
         output=str(made.output) if made.output else None,
         seconds=made.seconds,
+        work_seconds=made.work_seconds,
     )

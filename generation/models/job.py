@@ -117,7 +117,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 class Job(models.Model):
-    """One to eight takes of one prompt, rendered one after another with seed, seed + 1, ..."""
+    """One to eight takes of one prompt, rendered with seed, seed + 1, ... side by side."""
 
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="jobs")
     status = models.CharField(max_length=10, choices=JobStatus.choices, default=JobStatus.QUEUED)

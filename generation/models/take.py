@@ -94,6 +94,7 @@ class Take(models.Model):
     rms_dbfs = models.FloatField(null=True, blank=True)
 
     # How fast it was made, and where: the record that remaining times are told from.
+    # Of the machine's work; what several takes had together counts in equal parts.
     render_seconds = models.FloatField(default=0)
     host = models.CharField(max_length=80, blank=True)
 

@@ -24,6 +24,10 @@ from registry.events import send_on_commit
 
 #: A job whose model is not loaded lets others pass for this long.
 SWAP_PATIENCE: Final = timedelta(seconds=30)
+#: Of the line, how many jobs are looked at for one that can join.
+LOOKED_THROUGH: Final = 100
+#: A job waits this long for a host that is idle, before one that works takes it in beside what it has.
+IDLE_HOSTS_FIRST: Final = timedelta(seconds=0.3)
 #: A job is begun this often before it counts as failed.
 MAX_ATTEMPTS: Final = 2
 
@@ -129,18 +133,55 @@ def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection
             return None
         if job.model_id not in loaded and job.created_at > now - SWAP_PATIENCE:
             job = queue.filter(model__in=loaded).in_fair_order().select_related("model").first() or job
-        claimed = job.change_status(
-            JobStatus.RUNNING,
-            lease_owner=host,
-            lease_expires_at=now + _lease(),
-            attempts=job.attempts + 1,
-            started_at=job.started_at or now,
-            stage="starting",
-            stage_fraction=None,
-        )
-        if claimed:
-            tell_who_waits()
+        if _claim(job, host):
             return job
+
+
+def claim_job_beside(host: str, in_hand: Job) -> Job | None:
+    """A queued job that can be made side by side with one that `host` has in hand; None when there is none.
+
+    It is for the same model with the same adapters, and next in line of those. Once a job that cannot join has waited
+    for SWAP_PATIENCE nobody passes it any more. What was begun before and ended with its engine is made alone: if it
+    was the cause, nobody else shall fail with it.
+    """
+    if in_hand.attempts > 1:
+        return None
+    now = timezone.now()
+    has_others = EngineHost.objects.alive().exclude(pk=host).exists()
+    queue = Job.objects.filter(status=JobStatus.QUEUED, owner__is_active=True).select_related("model")
+    wanted = _uses_of(in_hand)
+    for job in queue.in_fair_order().prefetch_related("adapters")[:LOOKED_THROUGH]:
+        if (
+            job.model_id == in_hand.model_id
+            and job.attempts == 0
+            and not (has_others and job.created_at > now - IDLE_HOSTS_FIRST)
+            and _uses_of(job) == wanted
+            and _claim(job, host)
+        ):
+            return job
+        if job.created_at <= now - SWAP_PATIENCE:
+            return None
+    return None
+
+
+def _uses_of(job: Job) -> list[tuple[int | None, float]]:
+    return [(used.adapter_id, used.strength) for used in job.adapters.all()]
+
+
+def _claim(job: Job, host: str) -> bool:
+    now = timezone.now()
+    claimed = job.change_status(
+        JobStatus.RUNNING,
+        lease_owner=host,
+        lease_expires_at=now + _lease(),
+        attempts=job.attempts + 1,
+        started_at=job.started_at or now,
+        stage="starting",
+        stage_fraction=None,
+    )
+    if claimed:
+        tell_who_waits()
+    return claimed
 
 
 def write_progress(job: Job, host: str) -> bool | None:

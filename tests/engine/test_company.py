@@ -252,3 +252,22 @@ def test_kernels_that_mix_rows_are_found(mixing: LoadedModel, mono_model: Loaded
 def test_steps_have_one_of_few_sizes() -> None:
     assert [padded(rows) for rows in (1, 2, 4, 5, 8, 9, 31, 32)] == [4, 4, 4, 8, 8, 16, 32, 32]
     assert padded(MOST_ROWS) == MOST_ROWS
+
+
+def test_a_step_counts_in_equal_parts(demo: LoadedModel, tmp_path: Path) -> None:
+    desk = Desk(demo)
+    for name in ("a", "b", "c", "d"):
+        desk.add(generate(tmp_path / f"{name}.wav", name, duration_seconds=1.0))
+    for made in desk.finish().values():
+        assert isinstance(made, Rendering)
+        assert made.work_seconds < 0.7 * made.seconds.generate
+
+
+def test_no_more_are_made_at_once_than_was_asked_for(demo: LoadedModel, tmp_path: Path) -> None:
+    desk = Desk(demo)
+    desk.company = Company(demo, Attachment(), most=2)
+    for name in ("a", "b", "c"):
+        desk.add(generate(tmp_path / f"{name}.wav", name, duration_seconds=0.2))
+    desk.step()
+    assert desk.begun == ["a", "b"]
+    assert desk.finish().keys() == {"a", "b", "c"}

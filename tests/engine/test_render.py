@@ -32,12 +32,21 @@ def rendered(model: LoadedModel, output: Path, *, stop_at: int | None = None, **
 def test_five_seconds_are_five_seconds(model: LoadedModel, tmp_path: Path) -> None:
     made = rendered(model, tmp_path / "a.wav", duration_seconds=5.0)
     assert made == Rendering(
-        cancelled=False, frames=250, duration_seconds=5.0, output=tmp_path / "a.wav", seconds=made.seconds
+        cancelled=False,
+        frames=250,
+        duration_seconds=5.0,
+        output=tmp_path / "a.wav",
+        seconds=made.seconds,
+        work_seconds=made.work_seconds,
     )
     found = soundfile.info(made.output)
     assert found.frames == 5 * model.sample_rate
     assert found.channels == model.channels
-    assert min(made.seconds.encode, made.seconds.generate, made.seconds.decode) > 0
+    seconds = made.seconds
+    assert min(seconds.encode, seconds.generate, seconds.decode) > 0
+    assert 0.8 < made.work_seconds / (seconds.encode + seconds.generate + seconds.decode) <= 1, (
+        "nobody beside it"
+    )
 
 
 def test_the_same_request_gives_the_same_bytes(model: LoadedModel, tmp_path: Path) -> None:

@@ -118,22 +118,19 @@ def test_progress_without_a_record_leaves_the_rest_out(owner: User) -> None:
     assert line(job) == "0.1 of 10 s"
 
 
-@pytest.mark.parametrize(
-    ("done", "side", "status"),
-    [
-        (0, "take 1 of 3", "0.0 of 10 s"),
-        (499, "take 1 of 3", "10.0 of 10 s"),
-        (500, "take 2 of 3", "0.0 of 10 s"),
-        (1250, "take 3 of 3", "5.0 of 10 s"),
-        (1500, "take 3 of 3", "10.0 of 10 s"),
-    ],
-)
-def test_each_variation_is_told_by_itself(done: int, side: str, status: str, owner: User) -> None:
-    job = running(owner, variations=3, stage="generating", frames_total=1500, frames_done=done)
-    assert line(job) == status
-    assert card(job).side_line.replace(THIN_SPACE, " ") == f"{side} · 4 s elapsed"
-    assert card(job).percent == pytest.approx(100 * done / 1500)
-    assert card(job).facts.startswith("3 takes · ")
+def test_several_takes_are_told_together(owner: User) -> None:
+    job = running(owner, stage="generating", variations=3, frames_total=1500, frames_done=615)
+    shown = card(job)
+    assert line(job) == "12.3 of 30 s"
+    assert shown.facts.startswith("3 takes · ")
+    assert shown.percent == 41.0
+
+
+def test_jobs_made_side_by_side_are_waited_for_once(owner: User) -> None:
+    make_take(owner)
+    for left in (20, 100):
+        running(owner, stage="generating", frames_total=500, frames_done=500 - left, seconds_per_frame=0.1)
+    assert line(make_job(owner)) == "Next in line · about 10 s"
 
 
 @pytest.mark.parametrize(

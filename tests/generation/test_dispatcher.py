@@ -16,7 +16,7 @@ import psutil
 import pytest
 import soundfile
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connections, transaction
 
 from gated_configs.wording import THIN_SPACE
 from generation import audio_files, cards, database
@@ -28,6 +28,7 @@ from generation.services.submission import GenerationRequest, submit_job
 from registry.media import MediaAway, takes_media
 from registry.models import ModelConfig
 from tests.conftest import StorageServer, wait_until
+from tests.generation.music import make_take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -211,10 +212,12 @@ def test_a_killed_runner_costs_nothing_but_time(engine: Engine, owner: User, slo
     expected = until_ended(submit(owner, duration_seconds=3, seed=6, model_id=slow.pk)).takes.get()
     before = engine.pid_of(slow.pk)
     assert before is not None
-    job = submit(owner, duration_seconds=3, seed=5, variations=2, model_id=slow.pk)
-    until(job, lambda row: row.takes.exists(), "its first take")
+    with transaction.atomic():
+        # As an engine leaves it that ended between two takes.
+        job = submit(owner, duration_seconds=3, seed=5, variations=2, model_id=slow.pk)
+        first = make_take(owner, job=job, variation=0)
+    until_generating(job)
     os.kill(before, signal.SIGKILL)
-    first = job.takes.get()
     until_ended(job)
     assert job.attempts == 2
     kept, again = job.takes.order_by("variation")
@@ -222,6 +225,48 @@ def test_a_killed_runner_costs_nothing_but_time(engine: Engine, owner: User, slo
     assert (again.seed, again.frames, again.sha256) == (6, 150, expected.sha256)
     assert engine.pid_of(slow.pk) not in (before, None)
     assert before not in [runner.pid for runner in runners()]
+
+
+def in_hand(engine: Engine, model_id: str) -> int:
+    """Requests that the runner of that model has."""
+    runner = engine.dispatcher._pool.loaded(model_id)
+    return len(runner._answers) if runner is not None else 0
+
+
+def test_takes_are_made_side_by_side_and_a_short_one_does_not_wait(
+    engine: Engine, owner: User, alice: User, slow: ModelConfig
+) -> None:
+    long = until_generating(submit(owner, duration_seconds=20, variations=2, model_id=slow.pk))
+    assert in_hand(engine, slow.pk) == 2
+    short = submit(alice, duration_seconds=0.2, seed=5, model_id=slow.pk)
+    other = submit(alice)
+    beside = until_ended(short).takes.get()
+    long.refresh_from_db()
+    other.refresh_from_db()
+    assert (long.status, other.status) == ("running", "queued"), "another model waits for its turn"
+    assert jobs.request_cancel(long)
+    until_ended(long, JobStatus.CANCELLED)
+    assert [take.is_partial for take in long.takes.all()] == [True, True], "both are kept as far as they came"
+    until_ended(other)
+    alone = until_ended(submit(alice, duration_seconds=0.2, seed=5, model_id=slow.pk)).takes.get()
+    assert beside.sha256 == alone.sha256
+
+
+def test_what_dies_in_company_is_tried_again_alone(
+    engine: Engine, owner: User, alice: User, slow: ModelConfig
+) -> None:
+    first = until_generating(submit(owner, duration_seconds=20, model_id=slow.pk))
+    second = until_generating(submit(alice, duration_seconds=20, model_id=slow.pk))
+    held = engine.pid_of(slow.pk)
+    assert held is not None
+    os.kill(held, signal.SIGKILL)
+    until(first, lambda row: row.attempts == 2 and row.frames_done >= 5, "its second attempt")
+    second.refresh_from_db()
+    assert (second.status, second.attempts, in_hand(engine, slow.pk)) == ("queued", 1, 1)
+    assert jobs.request_cancel(first)
+    until(second, lambda row: row.attempts == 2 and row.frames_done >= 5, "its second attempt")
+    assert jobs.request_cancel(second)
+    until_ended(second, JobStatus.CANCELLED)
 
 
 def test_a_runner_killed_twice_fails_with_a_sentence(engine: Engine, owner: User, slow: ModelConfig) -> None:

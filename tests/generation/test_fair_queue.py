@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
+from adapters.models import Adapter
 from generation import cards
 from generation.events import owner_group
-from generation.models import Job, JobStatus
+from generation.models import EngineHost, Job, JobAdapter, JobStatus
 from generation.services import jobs
 from generation.services.submission import GenerationRequest, submit_job
 from tests.generation.music import HOST, make_job, make_running_job
@@ -211,3 +212,65 @@ def test_queries_of_a_submission_do_not_grow_with_the_queue(alice: User, bob: Us
     for _ in range(20):
         make_job(bob)
     assert queries() == before
+
+
+def with_adapter(job: Job, adapter: Adapter, strength: float = 1.0) -> Job:
+    """The job as one that was asked for with that adapter."""
+    JobAdapter.objects.create(job=job, adapter=adapter, position=0, name="a", strength=strength)
+    return job
+
+
+@pytest.mark.django_db
+def test_only_what_the_same_network_makes_joins(alice: User, bob: User) -> None:
+    adapter = Adapter.objects.create(
+        name="Jazz", sha256="0" * 64, weights_sha256="a" * 64, file_bytes=1, config={},
+        tensor_count=2, rank=4, alpha=8.0, source="folder",
+    )  # fmt: skip
+    plain = [make_job(alice) for _ in range(2)]
+    strong, weak = (with_adapter(make_job(bob), adapter, strength) for strength in (1.0, 0.5))
+    another = with_adapter(make_job(alice), adapter)
+    in_hand = jobs.claim_next_job(HOST, only_job=plain[0].pk)
+    assert in_hand is not None
+    assert jobs.claim_job_beside(HOST, in_hand) == plain[1]
+    assert jobs.claim_job_beside(HOST, in_hand) is None
+    in_hand = jobs.claim_next_job(HOST, only_job=strong.pk)
+    assert in_hand is not None
+    assert jobs.claim_job_beside(HOST, in_hand) == another
+    assert jobs.claim_job_beside(HOST, in_hand) is None
+    assert Job.objects.get(pk=weak.pk).status == JobStatus.QUEUED
+    other_model = make_job(alice, model_id="musicgen-small")
+    assert jobs.claim_job_beside(HOST, plain[0]) is None
+    assert jobs.claim_next_job(HOST, only_job=other_model.pk) == other_model
+
+
+@pytest.mark.django_db
+def test_who_cannot_join_is_passed_for_a_while_only(alice: User, bob: User) -> None:
+    in_hand = make_running_job(alice)
+    waits = make_job(bob, model_id="musicgen-small")
+    passing = make_job(alice)
+    assert jobs.claim_job_beside(HOST, in_hand) == passing
+    Job.objects.filter(pk=waits.pk).update(created_at=timezone.now() - jobs.SWAP_PATIENCE)
+    make_job(alice)
+    assert jobs.claim_job_beside(HOST, in_hand) is None
+
+
+@pytest.mark.django_db
+def test_what_ended_with_its_engine_has_no_company(alice: User) -> None:
+    in_hand = make_running_job(alice)
+    again = make_job(alice, attempts=1)
+    assert jobs.claim_job_beside(HOST, in_hand) is None
+    alone = jobs.claim_next_job(HOST)
+    assert alone == again
+    make_job(alice)
+    assert jobs.claim_job_beside(HOST, alone) is None
+    assert jobs.claim_job_beside(HOST, in_hand) is not None
+
+
+@pytest.mark.django_db
+def test_an_idle_host_comes_first(alice: User) -> None:
+    in_hand = make_running_job(alice)
+    job = make_job(alice)
+    EngineHost.objects.create(name="idle", hostname="another", pid=1)
+    assert jobs.claim_job_beside(HOST, in_hand) is None
+    Job.objects.filter(pk=job.pk).update(created_at=timezone.now() - jobs.IDLE_HOSTS_FIRST)
+    assert jobs.claim_job_beside(HOST, in_hand) == job

@@ -90,6 +90,16 @@ class Jobs(Rolled):
 
     @precondition(lambda self: self.copies)
     @rule(index=ANY)
+    def claim_beside(self, index: int) -> None:
+        host, in_hand = self.copy(index)
+        job = jobs.claim_job_beside(host, in_hand)
+        if job is not None:
+            self.begun[job.pk] += 1
+            self.copies.append((host, job))
+            assert (job.lease_owner, job.attempts) == (host, 1)
+
+    @precondition(lambda self: self.copies)
+    @rule(index=ANY)
     def renew(self, index: int) -> None:
         host, job = self.copy(index)
         held = Job.objects.filter(pk=job.pk, status=JobStatus.RUNNING, lease_owner=host).exists()

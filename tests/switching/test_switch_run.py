@@ -52,7 +52,7 @@ def _demo_is_loaded(engine: Engine) -> None:
 
 def busy(engine: Engine) -> bool:
     """Whether the engine has a job or a switch in hand."""
-    return engine.dispatcher._job is not None or engine.dispatcher._switch is not None
+    return bool(engine.dispatcher._runs) or engine.dispatcher._switch is not None
 
 
 @contextmanager
@@ -243,10 +243,10 @@ def test_a_runner_that_is_killed_leaves_the_old_model(
     else:
         hear = Runner._next
 
-        async def killed_at_once(runner: Runner) -> Any:
+        async def killed_at_once(runner: Runner, events: Any) -> Any:
             if not runner.versions:
                 kill(runner)
-            return await hear(runner)
+            return await hear(runner, events)
 
         monkeypatch.setattr(Runner, "_next", killed_at_once)
     model = dwarf(f"killed-{when}", dwarfs / "mono")
