@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -24,6 +24,7 @@ from transformers.utils import logging
 from generation.engine.errors import EngineError
 from generation.engine.hub import fetch_checkpoint
 from generation.engine.memory import is_out_of_memory
+from generation.engine.packed import packed_weights
 from generation.engine.protocol import (
     CHECKPOINT_CORRUPT,
     CHECKPOINT_NOT_FOUND,
@@ -63,13 +64,17 @@ class LoadedModel:
     @property
     def parameters(self) -> int:
         """Number of weights of all three parts."""
-        return sum(each.numel() for each in self.network.parameters())
+        return sum(each.numel() for each in self._weights())
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all parameters and buffers as they are held."""
-        tensors = [*self.network.parameters(), *self.network.buffers()]
+        tensors = [*self._weights(), *self.network.buffers()]
         return sum(each.numel() * each.element_size() for each in tensors)
+
+    def _weights(self) -> Iterator[Tensor]:
+        yield from self.network.parameters()
+        yield from packed_weights(self.network)
 
 
 def load_checkpoint(
@@ -263,8 +268,12 @@ def _read_weights(
 
 def _detach_from_file(module: nn.Module) -> None:
     """Give a module memory of its own: as part of the mapped file it would keep all pages that were read for the rest."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()
+    for part in module.modules():
+        # New tensors: one that was only given other data would still be a view of the file.
+        for name, weight in part.named_parameters(recurse=False):
+            setattr(part, name, nn.Parameter(weight.detach().clone(), requires_grad=False))
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, buffer.clone())
 
 
 class _CountedBar:

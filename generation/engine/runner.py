@@ -25,7 +25,13 @@ from generation.engine.adapters.proof import prove
 from generation.engine.checkpoint import LoadedModel, device_name, load_checkpoint
 from generation.engine.company import Company
 from generation.engine.errors import EngineError
-from generation.engine.memory import held_memory_bytes, release_all_unused_memory, release_unused_memory
+from generation.engine.memory import (
+    forget_peak,
+    held_memory_bytes,
+    release_all_unused_memory,
+    release_unused_memory,
+)
+from generation.engine.packed import pack_decoder
 from generation.engine.protocol import (
     INVALID_REQUEST,
     Cancel,
@@ -184,7 +190,7 @@ class Runner:
         except EngineError as error:
             self._send(LoadFailed(error_code=error.error_code, message=error.message, detail=error.detail))
             return False
-        fit_threads(self._model)
+        prepare(self._model)
         self._company = Company(self._model, self._attachment, most=command.takes_at_once)
         self._send(_load_finished(self._model, time.perf_counter() - started))
         return True
@@ -267,11 +273,18 @@ class _Throttle:
         return True
 
 
-def fit_threads(model: LoadedModel) -> None:
-    """Give a small model on a CPU one thread, unless OMP_NUM_THREADS says how many; others keep torch's number."""
-    small = model.parameters < PARAMETERS_WORTH_THREADS
-    if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+def prepare(model: LoadedModel) -> None:
+    """Fit a model on a CPU to that: a small one gets one thread, unless OMP_NUM_THREADS says how many, others packed
+    weights.
+    """
+    if model.device.type != "cpu":
+        return
+    if model.parameters >= PARAMETERS_WORTH_THREADS:
+        # What is slower to call is not made up for by weights that a cache holds anyway.
+        pack_decoder(model.network)
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
+    forget_peak()
 
 
 def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:

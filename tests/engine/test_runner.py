@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 import signal
 import subprocess
@@ -31,7 +33,7 @@ from generation.engine.protocol import (
     Unload,
     decode_event,
 )
-from generation.engine.runner import LONGEST_LINE_BYTES, fit_threads
+from generation.engine.runner import LONGEST_LINE_BYTES, prepare
 from tests.engine.conftest import DEMO, ROOT, RunnerProcess, cancel, generate
 
 ENDLESS = 36_000.0  # seconds of audio: no test waits for its end
@@ -84,7 +86,7 @@ def test_a_small_model_gets_one_thread_unless_told(
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        fit_threads(mono_model)
+        prepare(dataclasses.replace(mono_model, network=copy.deepcopy(mono_model.network)))
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

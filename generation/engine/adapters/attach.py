@@ -23,6 +23,7 @@ from generation.engine.adapters.fitting import fitted
 from generation.engine.adapters.weights import WeightsCache
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.errors import EngineError
+from generation.engine.packed import PackedLinear
 from generation.engine.protocol import ADAPTER_UNSUPPORTED, AdapterUse
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def adapted_network(
     for path, versions in saved.items():
         owner, _, name = path.rpartition(".")
         if owner not in replacements:
-            replacements[owner] = twin_of(network.get_submodule(owner))
-        base = network.get_parameter(path)
+            module = network.get_submodule(owner)
+            replacements[owner] = module.unpacked() if isinstance(module, PackedLinear) else twin_of(module)
+        base: Tensor = getattr(network.get_submodule(owner), name)
         replacements[owner].register_parameter(
             name, nn.Parameter(_mixed(base, versions), requires_grad=False)
         )

@@ -19,6 +19,7 @@ from adapters.format.lora_config import AdapterConfig, parse_config
 from generation.engine.adapters.fit import FittedAdapter, LowRank
 from generation.engine.adapters.weights import AdapterWeights
 from generation.engine.errors import EngineError
+from generation.engine.packed import shape_of
 from generation.engine.protocol import ADAPTER_BROKEN, ADAPTER_MISMATCH, ADAPTER_UNSUPPORTED, AdapterUse
 
 _LAYER = re.compile(r"decoder\.model\.decoder\.layers\.(\d+)\.")
@@ -96,13 +97,13 @@ class _Fitting:
         return keys
 
     def _check_saved(self, key: LoraKey, tensor: Tensor, *, is_new: bool) -> None:
-        parameter = self._modules[key.module]._parameters.get(key.parameter)
-        if parameter is None:
+        shape = shape_of(self._modules[key.module], key.parameter)
+        if shape is None:
             self._mismatch("a weight that it replaces is not there in this model", key.raw)
         if not is_new:
             self._broken("holds one weight under two names", key.raw)
-        if parameter.shape != tensor.shape:
-            self._misshapen(key, tensor, tuple(parameter.shape))
+        if shape != tensor.shape:
+            self._misshapen(key, tensor, tuple(shape))
 
     def _low_rank(self, path: str, parts: Parts) -> LowRank:
         module = self._modules[path]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from generation.engine.adapters.branch import twin_of
 from generation.engine.adapters.fit import LowRank
+from generation.engine.packed import PackedLinear
 
 #: peft's class of that name, whose members have other types in each of its subclasses.
 LoraLayer = Any
@@ -39,15 +40,15 @@ def lora_module(base: nn.Module, shares: Sequence[Share]) -> nn.Module:
     held in float32 whatever the base's dtype, as peft holds those it loads: they are few, and rounded to bfloat16
     a weak adapter would lose most of what it learned.
     """
-    weight = base.get_parameter("weight")  # [out, in], or [tokens, out] of an embedding
+    rows, columns, device = _shape(base)
     kinds = tuple(
         (share.weights.rank, share.weights.alpha, share.use_rslora, share.weights.magnitude is not None)
         for share in shares
     )
-    layer = _copy_of(_empty_layer(isinstance(base, nn.Embedding), weight.shape[0], weight.shape[1], kinds))
+    layer = _copy_of(_empty_layer(isinstance(base, nn.Embedding), rows, columns, kinds))
     layer.base_layer = base
     for number, share in enumerate(shares):
-        _fill(layer, _name(number), share.weights, weight.device)
+        _fill(layer, _name(number), share.weights, device)
     if any(share.weights.magnitude is not None for share in shares):
         return Rescaled(layer, [share.strength for share in shares])
     # LoRA without magnitudes is linear in its scaling: peft's layer does the rest.
@@ -55,6 +56,14 @@ def lora_module(base: nn.Module, shares: Sequence[Share]) -> nn.Module:
         layer.scaling[_name(number)] *= share.strength
     module: nn.Module = layer
     return module
+
+
+def _shape(base: nn.Module) -> tuple[int, int, torch.device]:
+    """Rows and columns of a module's weight, [out, in] or [tokens, out] of an embedding, and where it is."""
+    if isinstance(base, PackedLinear):
+        return base.out_features, base.in_features, base.packed.device
+    weight = base.get_parameter("weight")
+    return weight.shape[0], weight.shape[1], weight.device
 
 
 def _name(number: int) -> str:
