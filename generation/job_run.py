@@ -316,9 +316,9 @@ class JobRun:
 
     async def _remember_memory(self, runner: Runner) -> None:
         """A long take needs more than a load: what fits is told from the most that a model ever took."""
-        assert runner.loaded is not None
-        if runner.loaded.device == "cpu" and (peak := runner.peak_bytes()):
-            await in_database(switches.note_measured_memory)(self.job.model, "cpu", peak)
+        loaded = runner.loaded
+        if loaded is not None and loaded.device == "cpu" and (peak := runner.peak_bytes()):
+            await in_database(switches.note_measured_memory)(self.job.model, "cpu", loaded.dtype, peak)
 
     def _note_bytes(self, done: int, total: int) -> None:
         self.job.stage, self.job.stage_fraction = "downloading", done / total if total else None

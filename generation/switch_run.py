@@ -205,8 +205,9 @@ class SwitchRun:
             raise SwitchLost
 
     async def _remember_memory(self, runner: Runner) -> None:
-        if runner.loaded is not None and runner.loaded.device == "cpu" and (peak := runner.peak_bytes()):
-            await in_database(switches.note_measured_memory)(self.switch.model, "cpu", peak)
+        loaded = runner.loaded
+        if loaded is not None and loaded.device == "cpu" and (peak := runner.peak_bytes()):
+            await in_database(switches.note_measured_memory)(self.switch.model, "cpu", loaded.dtype, peak)
 
     # How it ends badly.
 

@@ -83,7 +83,8 @@ class StudioSettings(BaseSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="Number format of model weights: `auto`, `float32`, `bfloat16` or `float16`.",
+        description="Number format of model weights: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 on CUDA,"
+        " and on a processor that multiplies it for all but very small models; else float32.",
     )
     memory_gb: float | None = Field(
         default=None,

@@ -15,6 +15,7 @@ from gated_configs.wording import gigabytes, spoken_seconds
 from registry.described import described
 from registry.hardware import GB, Hardware
 from registry.models import ModelConfig
+from registry.number_formats import format_on_processor
 
 #: A model that needs more of the available memory than this fits only barely.
 COMFORTABLE_SHARE: Final = 0.8
@@ -25,6 +26,19 @@ LISTED: Final = "listed"
 
 #: The runner's dtypes as the calculator names them.
 _FORMATS: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def dtype_of(model: ModelConfig, device: str) -> str:
+    """The dtype in which a runner holds the model on a device, by the same rules as the runner's own."""
+    if settings.STUDIO.dtype != "auto":
+        return str(settings.STUDIO.dtype)
+    if device == "cuda":
+        return "bfloat16"
+    architecture = described(model.architecture)
+    if device != "cpu" or architecture is None:
+        return "float32"
+    shapes = architecture.shapes
+    return format_on_processor(layers=shapes.layers, hidden=shapes.hidden, intermediate=shapes.intermediate)
 
 
 @dataclass(frozen=True)
@@ -81,16 +95,21 @@ def longest_take_estimate(model: ModelConfig, device: str) -> MemoryEstimate | N
     return estimate(
         architecture,
         Request(
-            weights=_FORMATS.get(settings.STUDIO.dtype) or ("bf16" if device == "cuda" else "fp32"),
+            weights=_FORMATS[dtype_of(model, device)],
             duration_seconds=min(model.duration_limit_seconds, MAX_DURATION_SECONDS),
             device=device,
         ),
     )
 
 
+def measured_as(device: str, dtype: str) -> str:
+    """The name under which a row keeps what was measured so."""
+    return f"{device} {dtype}"
+
+
 def need_of(model: ModelConfig, device: str) -> Need:
     """What the model needs on a device."""
-    measured = model.measured_bytes.get(device)
+    measured = model.measured_bytes.get(measured_as(device, dtype_of(model, device)))
     if isinstance(measured, int) and measured > 0:
         return Need(measured, MEASURED, "measured here")
     computed = longest_take_estimate(model, device)

@@ -98,7 +98,7 @@ def estimate(architecture: Architecture, request: Request) -> MemoryEstimate:
         architecture, request, rows=rows, tokens=tokens, encoder_tokens=encoder_tokens
     )
     activations = _activations(architecture, request, rows, tokens, encoder_tokens, frames)
-    unread, file = _mapped_bytes(architecture, request, keys + states + cross + activations.high_bytes)
+    unread, file = _mapped_bytes(architecture, request)
     return MemoryEstimate(
         weight_bytes=weight_bytes(architecture, request),
         cache_bytes=keys + states + cross,
@@ -119,14 +119,13 @@ def estimate(architecture: Architecture, request: Request) -> MemoryEstimate:
     )
 
 
-def _mapped_bytes(architecture: Architecture, request: Request, used_later: int) -> tuple[int, int]:
+def _mapped_bytes(architecture: Architecture, request: Request) -> tuple[int, int]:
     """Bytes of weights that are never read, and of the file's pages beside converted weights; zero off the CPU."""
     is_plain = request.weights in ACTIVATION_FORMATS and request.tensor_parallel == 1
     if architecture.music is None or request.device != "cpu" or not is_plain:
         return 0, 0
     held = mapped(architecture, WEIGHT_FORMATS[request.weights].bits / 8)
-    # Pages that are let go after loading make room for what comes later.
-    return held.unread_bytes, held.file_bytes if held.is_kept else max(0, held.file_bytes - used_later)
+    return held.unread_bytes, held.file_bytes
 
 
 def _extent(architecture: Architecture, request: Request) -> tuple[int, int, int, int, int]:

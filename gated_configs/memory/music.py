@@ -79,23 +79,21 @@ class Mapped:
 
     unread_bytes: int
     file_bytes: int
-    is_kept: bool
 
 
 def mapped(architecture: Architecture, weight_size: float) -> Mapped:
     """What a runner on a CPU holds of the file of weights, which it maps into memory instead of reading it.
 
-    Weights that keep their format are the file's own pages, and take memory once they are read. Those that are
-    converted are read whole, and their pages stay as long as some other weight still is the file's. The codec keeps
-    float32 and is copied where the others are converted, so that the file is let go.
+    Weights that keep their format are the file's own pages, or a copy in another order that took their place, and take
+    memory once they are read. Pages of those that are converted stay as long as some other weight still is the file's.
+    The codec keeps float32 and is copied where the others are converted, so that the file is let go.
     """
     music = architecture.music
     assert music is not None
     stored = 2 if architecture.dtype in {"bf16", "fp16"} else 4
-    total, codec = architecture.parameters.total, architecture.parameters.parts.get("codec", 0)
     if stored != weight_size:
-        return Mapped(0, total * stored, is_kept=False)
+        return Mapped(0, 0)
     unread = music.unread_text_elements * stored
     if stored != CODEC_BYTES:
-        return Mapped(unread, codec * stored, is_kept=True)
-    return Mapped(unread + music.unread_codec_elements * stored, 0, is_kept=False)
+        return Mapped(unread, architecture.parameters.parts.get("codec", 0) * stored)
+    return Mapped(unread + music.unread_codec_elements * stored, 0)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.models.auto.tokenization_auto import AutoTokenizer
+from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -35,6 +36,7 @@ from generation.engine.protocol import (
     OUT_OF_MEMORY,
     LoadStage,
 )
+from registry.number_formats import format_on_processor
 
 OnProgress = Callable[[LoadStage, float | None], None]  # stage, fraction of it
 
@@ -106,10 +108,11 @@ def _load_checkpoint(
     checkpoint: str, revision: str | None, device: str, dtype: str, on_progress: OnProgress
 ) -> LoadedModel:
     chosen_device = choose_device(device)
-    chosen_dtype = choose_dtype(dtype, chosen_device)
+    _check_dtype(dtype)
     folder, commit = _locate(checkpoint, revision, on_progress)
     name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
-    _check_config(folder, name)
+    decoder = _check_config(folder, name)
+    chosen_dtype = choose_dtype(dtype, chosen_device, decoder)
     on_progress("reading weights", 0.0)
     network = _read_weights(folder, name, chosen_dtype, on_progress)
     on_progress("preparing", None)
@@ -145,11 +148,18 @@ def choose_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The dtype that a name of DTYPES means on a device; "auto" is float32 except on cuda."""
+def _check_dtype(dtype: str) -> None:
     if dtype not in DTYPES:
         raise EngineError(
             ENGINE_ERROR, f"{dtype!r} is no dtype of the engine. Choose one of {', '.join(DTYPES)}."
+        )
+
+
+def choose_dtype(dtype: str, device: torch.device, decoder: MusicgenDecoderConfig) -> torch.dtype:
+    """The dtype that a name of DTYPES means on a device, for such a decoder; "auto" is what is quickest there."""
+    if dtype == "auto" and device.type == "cpu":
+        dtype = format_on_processor(
+            layers=decoder.num_hidden_layers, hidden=decoder.hidden_size, intermediate=decoder.ffn_dim
         )
     if dtype != "auto":
         chosen: torch.dtype = getattr(torch, dtype)
@@ -207,24 +217,29 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def _check_config(folder: Path, name: str) -> None:
-    """Refuse what is not MusicGen by its config alone, before any weight is read."""
+def _check_config(folder: Path, name: str) -> MusicgenDecoderConfig:
+    """Refuse what is not MusicGen by its config alone, before any weight is read; answers the decoder's part."""
     path = folder / "config.json"
     if not path.is_file():
         raise EngineError(
             CHECKPOINT_NOT_FOUND, f"{name} holds no config.json, so it is no model. Check the path."
         )
+    unreadable = f"The config.json of {name} cannot be read. Fetch the model again."
     try:
-        model_type = json.loads(path.read_bytes())["model_type"]
+        config = json.loads(path.read_bytes())
+        model_type = config["model_type"]
     except (ValueError, KeyError, TypeError) as error:
-        message = f"The config.json of {name} cannot be read. Fetch the model again."
-        raise EngineError(CHECKPOINT_CORRUPT, message, f"{type(error).__name__}: {error}") from error
+        raise EngineError(CHECKPOINT_CORRUPT, unreadable, f"{type(error).__name__}: {error}") from error
     if model_type == "musicgen_melody":
         message = f"{name} is a melody model, which cannot be played yet. Choose one without melody."
         raise EngineError(CHECKPOINT_UNSUPPORTED, message, "model_type is musicgen_melody")
     if model_type != "musicgen":
         message = f"{name} is not a MusicGen model but of type {model_type!r}. Choose a MusicGen model."
         raise EngineError(CHECKPOINT_UNSUPPORTED, message, f"model_type is {model_type!r}")
+    try:
+        return MusicgenDecoderConfig.from_dict(config.get("decoder") or {})
+    except Exception as error:  # the library checks values in ways of its own
+        raise EngineError(CHECKPOINT_CORRUPT, unreadable, f"{type(error).__name__}: {error}") from error
 
 
 # --- reading ---

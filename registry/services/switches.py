@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from gated_configs.deeds import tell_deed
 from registry.events import EngineChanged, SwitchChanged, SwitchRequested, send_on_commit
+from registry.fit import measured_as
 from registry.models import ModelConfig, ModelSwitch, SwitchStage
 from registry.services.models import ModelNotPlayable, activate_model, get_active_model, get_model_config
 
@@ -227,10 +228,11 @@ def expected_seconds(model: ModelConfig, stage: str) -> float | None:
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def note_measured_memory(model: ModelConfig, device: str, peak_bytes: int) -> None:
-    """Remember how much a model really took on a device of this machine; the largest counts."""
+def note_measured_memory(model: ModelConfig, device: str, dtype: str, peak_bytes: int) -> None:
+    """Remember how much a model really took in a dtype on a device of this machine; the largest counts."""
+    name = measured_as(device, dtype)
     with transaction.atomic():
         row = ModelConfig.objects.select_for_update().get(pk=model.pk)
-        if peak_bytes > row.measured_bytes.get(device, 0):
-            row.measured_bytes = {**row.measured_bytes, device: peak_bytes}
+        if peak_bytes > row.measured_bytes.get(name, 0):
+            row.measured_bytes = {**row.measured_bytes, name: peak_bytes}
             row.save(update_fields=["measured_bytes"])

@@ -19,6 +19,8 @@ from generation.engine.protocol import (
     CHECKPOINT_UNSUPPORTED,
     ENGINE_ERROR,
 )
+from registry import number_formats
+from tests.engine.conftest import DEMO
 
 
 def failure(folder: Path | str, **options: Any) -> EngineError:
@@ -279,3 +281,12 @@ def test_parts_load_like_a_whole(broken: Path, mono_model: LoadedModel) -> None:
     assert all(torch.equal(loaded[name], weight) for name, weight in mono_model.network.state_dict().items())
     (broken / "model-00002-of-00002.safetensors").unlink()
     assert failure(broken).error_code == CHECKPOINT_CORRUPT
+
+
+def test_the_runner_holds_it(monkeypatch: pytest.MonkeyPatch, mono: Path) -> None:
+    monkeypatch.setattr(number_formats, "_WORTH_PARAMETERS", 1)
+    monkeypatch.setattr(number_formats, "multiplies_bfloat16", lambda: True)
+    assert str(load_checkpoint(str(mono), device="cpu", dtype="auto").dtype) == "torch.bfloat16"
+    assert str(load_checkpoint(str(mono), device="cpu", dtype="float32").dtype) == "torch.float32"
+    monkeypatch.undo()
+    assert str(load_checkpoint(str(DEMO), device="cpu", dtype="auto").dtype) == "torch.float32"

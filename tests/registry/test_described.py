@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from registry import number_formats
 from registry.catalog import MODEL_CONFIGS
 from registry.described import CATALOG_FILE, FROM_CONFIG, catalog_records, described
 from registry.fit import COMPUTED, LISTED, MEASURED, fit_of, longest_take_estimate, need_of
@@ -45,6 +46,12 @@ def test_the_listed_memory_of_published_models_is_enough_on_a_card_and_not_far_o
 CPU = Hardware("cpu", "a processor", 100 * GB, 100 * GB)
 
 
+@pytest.fixture(autouse=True)
+def _processor_of_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine's can."""
+    monkeypatch.setattr(number_formats, "multiplies_bfloat16", lambda: False)
+
+
 def test_what_was_measured_counts_most_then_what_is_computed_then_the_list(db: None) -> None:
     model = ModelConfig.objects.get(pk="musicgen-small")
     computed = longest_take_estimate(model, "cpu")
@@ -54,7 +61,7 @@ def test_what_was_measured_counts_most_then_what_is_computed_then_the_list(db: N
         computed.total_bytes,
     )
     assert "(computed for 30" in fit_of(model, CPU).sentence
-    model.measured_bytes = {"cpu": 3 * GB}
+    model.measured_bytes = {"cpu float32": 3 * GB}
     assert (need_of(model, "cpu").source, need_of(model, "cpu").needed_bytes) == (MEASURED, 3 * GB)
     assert need_of(model, "cuda").source == COMPUTED
     model.measured_bytes, model.architecture = {}, None

@@ -150,14 +150,14 @@ def test_what_our_runners_hold_never_makes_the_machine_larger() -> None:
 
 
 def test_what_was_measured_here_counts_more_than_the_list_entry() -> None:
-    known = model(measured_bytes={"cpu": 9 * GB})
+    known = model(measured_bytes={"cpu float32": 9 * GB})
     assert needed_bytes(known, "cpu") == (9 * GB, True)
     assert needed_bytes(known, "cuda") == (4 * GB, False), "that was another device"
     fit = fit_of(known, machine(8))
     assert fit.verdict == "not"
     assert "(measured here)" in fit.sentence
     for nonsense in (0, -5, "9", None):
-        assert needed_bytes(model(measured_bytes={"cpu": nonsense}), "cpu") == (4 * GB, False)
+        assert needed_bytes(model(measured_bytes={"cpu float32": nonsense}), "cpu") == (4 * GB, False)
 
 
 def test_none_of_it_imports_torch() -> None:

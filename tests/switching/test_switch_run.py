@@ -106,7 +106,7 @@ def test_a_switch_goes_through_its_stages_and_a_switch_back_is_warm(
     assert active_id() == "alpha"
     assert until_finished(submit(owner)).model_id == "alpha"
     alpha.refresh_from_db()
-    assert alpha.measured_bytes["cpu"] > 50_000_000
+    assert alpha.measured_bytes["cpu float32"] > 50_000_000
 
     loaded = {DEMO: engine.pid_of(DEMO), "alpha": engine.pid_of("alpha")}
     assert None not in loaded.values(), "both fit, so the old one stays warm"
@@ -440,6 +440,6 @@ def test_measured_memory_is_what_counts_from_then_on(dwarfs: Path) -> None:
     model = dwarf("measured", dwarfs / "mono")
     begin_with(get_model_config(DEMO))
     for peak, kept in ((5, 5), (9, 9), (7, 9)):
-        switches.note_measured_memory(model, "cpu", peak)
+        switches.note_measured_memory(model, "cpu", "float32", peak)
         model.refresh_from_db()
-        assert model.measured_bytes == {"cpu": kept}
+        assert model.measured_bytes == {"cpu float32": kept}

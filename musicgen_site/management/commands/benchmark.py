@@ -8,16 +8,23 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from musicgen_site.benchmarks import adapters, load, memory, switching
+from musicgen_site.benchmarks import adapters, engine, load, memory, switching
 
-BENCHMARKS = {"switching": switching.run, "adapters": adapters.run, "memory": memory.run, "load": load.run}
+BENCHMARKS = {
+    "engine": engine.run,
+    "switching": switching.run,
+    "adapters": adapters.run,
+    "memory": memory.run,
+    "load": load.run,
+}
 
 
 class Command(BaseCommand):
-    """Runs one of the benchmarks: `switching` of models, `adapters`, `memory` figures, a `load` of many people."""
+    """Runs one of the benchmarks: `engine` steps, `switching` of models, `adapters`, `memory` figures, `load` of people."""
 
     help = (
-        "Measure this machine: switching models, cold and warm, beside a fresh process; changing adapters "
+        "Measure this machine: the engine's steps beside transformers' generate; switching models, cold and warm, "
+        "beside a fresh process; changing adapters "
         "beside reloading the checkpoint; memory figures of very large models beside accelerate's; or pages, "
         "sockets and jobs of many people at once."
     )
@@ -48,10 +55,30 @@ class Command(BaseCommand):
             self._tell_load(figures)
             return
         self.stdout.write(f"{figures['hardware']}, checkpoint of {figures['checkpoint_bytes'] / 1e9:.2f} GB")
-        if options["name"] == "switching":
-            self._tell_switching(figures)
-        else:
-            self._tell_adapters(figures)
+        tell = {
+            "engine": self._tell_engine,
+            "switching": self._tell_switching,
+            "adapters": self._tell_adapters,
+        }
+        tell[options["name"]](figures)
+
+    def _tell_engine(self, figures: dict[str, Any]) -> None:
+        self.stdout.write(
+            f"{figures['threads']} threads; memory is read at {max(figures['bandwidth_gb_per_second'])} GB/s"
+        )
+        for dtype, told in figures["library"].items():
+            self.stdout.write(f"transformers, {dtype}: {told['steps_per_second']} steps a second")
+        for told in figures["engine"]:
+            self.stdout.write(
+                f"engine, {told['dtype']}, {told['takes']} at once: {told['steps_per_second']} steps a second, of all"
+                f" {told['steps_per_second_of_all']}; {told['times_library']} times transformers' best,"
+                f" weights read at {told['share_of_bandwidth']:.0%} of what memory gives"
+            )
+        for dtype, slower in figures["second_take_slows_the_first"].items():
+            self.stdout.write(f"A second take slows the first by {slower:.1%} in {dtype}.")
+        self.stdout.write(
+            f"The codec takes {figures['codec_seconds_per_audio_second']} s for a second of sound."
+        )
 
     def _tell_switching(self, figures: dict[str, Any]) -> None:
         for name in ("cold_seconds", "warm_seconds", "fresh_process_seconds"):

@@ -1,0 +1,181 @@
+"""The engine's step loop beside `generate` of transformers, on one decoder, and beside the machine's memory.
+
+Interleaved in one process, so that a machine whose speed drifts treats all alike. Imports torch when it runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from musicgen_site.benchmarks.switching import hardware_line, made_checkpoint
+
+#: Steps of one measurement.
+STEPS: Final = 40
+#: Steps that are not counted: the first ones read what later ones have at hand.
+WARM_STEPS: Final = 5
+TOGETHER: Final = (1, 2, 8)
+PROMPT: Final = "lo-fi hip hop with electric piano, bass and drums"
+
+
+def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure and return the figures. Without `checkpoint` one of musicgen-small's shape is made and kept."""
+    folder = checkpoint or made_checkpoint(say)
+    import torch
+
+    from generation.engine.checkpoint import choose_device
+
+    device = choose_device("auto")
+    dtypes = ["float32", "bfloat16"]
+    library = {dtype: _Library(folder, dtype, device.type) for dtype in dtypes}
+    engine = {dtype: _Engine(folder, dtype, device.type) for dtype in dtypes}
+    library_steps: dict[str, list[float]] = {dtype: [] for dtype in dtypes}
+    engine_steps: dict[tuple[str, int], list[float]] = {
+        (dtype, takes): [] for dtype in dtypes for takes in TOGETHER
+    }
+    bandwidth: list[float] = []
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}")
+        bandwidth.append(_bandwidth(device))
+        for dtype in dtypes:
+            library_steps[dtype].append(library[dtype].seconds_a_step())
+            for takes in TOGETHER:
+                engine_steps[dtype, takes].append(engine[dtype].seconds_a_step(takes))
+    best_library = min(median(times) for times in library_steps.values())
+    return {
+        "hardware": hardware_line(),
+        "threads": torch.get_num_threads(),
+        "checkpoint_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        "rounds": rounds,
+        "bandwidth_gb_per_second": [round(each, 1) for each in bandwidth],
+        "library": {dtype: _figures(times) for dtype, times in library_steps.items()},
+        "engine": [
+            {
+                "dtype": dtype,
+                "takes": takes,
+                **_figures(times),
+                "steps_per_second_of_all": round(takes / median(times), 1),
+                "times_library": round(takes * best_library / median(times), 2),
+                "share_of_bandwidth": round(
+                    engine[dtype].decoder_bytes / median(times) / 1e9 / max(bandwidth), 2
+                ),
+            }
+            for (dtype, takes), times in engine_steps.items()
+        ],
+        "second_take_slows_the_first": {
+            dtype: round(median(engine_steps[dtype, 2]) / median(engine_steps[dtype, 1]) - 1, 3)
+            for dtype in dtypes
+        },
+        "codec_seconds_per_audio_second": round(engine[dtypes[0]].codec_seconds(), 3),
+    }
+
+
+class _Library:
+    """`generate` of transformers, of one take with guidance. Its time is that from step to step of the decoder."""
+
+    def __init__(self, folder: Path, dtype: str, device: str) -> None:
+        import torch
+        from transformers import AutoTokenizer, MusicgenForConditionalGeneration
+
+        self._network = MusicgenForConditionalGeneration.from_pretrained(
+            folder, dtype=getattr(torch, dtype), local_files_only=True
+        )
+        self._network.eval().to(device)
+        self._text = AutoTokenizer.from_pretrained(folder, local_files_only=True)(
+            [PROMPT], return_tensors="pt"
+        ).to(device)
+        self._began: list[float] = []
+        self._network.decoder.register_forward_pre_hook(
+            lambda module, given: self._began.append(time.perf_counter())
+        )
+
+    def seconds_a_step(self) -> float:
+        """Median over the steps of one take."""
+        self._began.clear()
+        self._network.generate(
+            **self._text, do_sample=True, guidance_scale=3.0, max_new_tokens=STEPS + WARM_STEPS + 1
+        )
+        return _median_gap(self._began)
+
+
+class _Engine:
+    """This engine's step loop, prepared as a runner prepares it."""
+
+    def __init__(self, folder: Path, dtype: str, device: str) -> None:
+        from generation.engine.checkpoint import load_checkpoint
+        from generation.engine.runner import prepare
+
+        self._model = load_checkpoint(str(folder), device=device, dtype=dtype)
+        self.decoder_bytes = self._decoder_bytes()
+        prepare(self._model)
+
+    def seconds_a_step(self, takes: int) -> float:
+        """Median over the steps of so many takes side by side."""
+        from generation.engine.decode import Batch, CodesRequest
+        from generation.engine.prompt import encode_prompt
+        from generation.engine.sampling import Sampling
+
+        batch = Batch(self._model)
+        for seed in range(takes):
+            batch.join(
+                CodesRequest(
+                    conditioning=encode_prompt(self._model, PROMPT, 3.0),
+                    frames=STEPS + WARM_STEPS + 8,
+                    seed=seed,
+                    sampling=Sampling(temperature=1.0, top_k=250, top_p=0.0, greedy=False),
+                )
+            )
+        began = []
+        for _ in range(STEPS + WARM_STEPS + 1):
+            began.append(time.perf_counter())
+            batch.step()
+        return _median_gap(began)
+
+    def codec_seconds(self) -> float:
+        """Seconds that turning the codes of a second into sound takes."""
+        import torch
+
+        from generation.engine.audio import decode_codes
+
+        codes = torch.zeros(self._model.codebooks, 5 * self._model.frame_rate, dtype=torch.long)
+        began = time.perf_counter()
+        decode_codes(self._model, codes)
+        return (time.perf_counter() - began) / 5
+
+    def _decoder_bytes(self) -> int:
+        """Bytes that each step must read: every weight of the decoder's layers and heads."""
+        decoder = self._model.network.decoder
+        layers = decoder.model.decoder.layers
+        numbers = sum(weight.numel() for part in (layers, decoder.lm_heads) for weight in part.parameters())
+        # Keys and values of the prompt are computed once, before the first step.
+        once = sum(2 * layer.encoder_attn.k_proj.weight.numel() for layer in layers)
+        return int((numbers - once) * self._model.dtype.itemsize)
+
+
+def _bandwidth(device: Any) -> float:
+    """GB a second that this machine reads from memory, by a sum over 800 MB; the best of five."""
+    import torch
+
+    block = torch.ones(200_000_000, device=device)
+    best = 0.0
+    for _ in range(5):
+        began = time.perf_counter()
+        float(block.sum())
+        best = max(best, 4 * len(block) / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+def _median_gap(began: list[float]) -> float:
+    gaps = [after - before for before, after in pairwise(began)]
+    return median(gaps[WARM_STEPS:])
+
+
+def _figures(times: list[float]) -> dict[str, Any]:
+    return {
+        "milliseconds_a_step": [round(1000 * each, 1) for each in times],
+        "steps_per_second": round(1 / median(times), 1),
+    }
