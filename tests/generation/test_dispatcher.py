@@ -5,10 +5,13 @@ One engine serves the whole module, as it would serve a studio: a test that brea
 
 import asyncio
 import contextlib
+import io
+import json
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import psutil
 import pytest
 import soundfile
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 
 from gated_configs.wording import THIN_SPACE
@@ -431,3 +435,47 @@ def test_a_take_that_can_never_be_kept_ends_its_job_with_the_reason(
     monkeypatch.setattr(type(takes_media()), "writing", refuse)
     job = until_ended(submit(owner), JobStatus.FAILED)
     assert (job.error_code, job.error_message, job.attempts) == ("MEDIA_AWAY", "The bucket is full.", 2)
+
+
+def verified(take: Take) -> tuple[int, dict[str, Any]]:
+    """Status and facts of `generate --verify`."""
+    told = io.StringIO()
+    try:
+        call_command("generate", verify=take.pk, json=True, stdout=told)
+    except SystemExit as end:
+        return int(end.code or 0), json.loads(told.getvalue())
+    except CommandError as problem:
+        return problem.returncode, json.loads(told.getvalue())
+    return 0, json.loads(told.getvalue())
+
+
+def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User) -> None:
+    take = until_ended(submit(owner, variations=2)).takes.get(variation=1)
+    assert verified(take) == (
+        0,
+        {
+            "take": take.pk,
+            "identical": True,
+            "departs_at_seconds": None,
+            "largest_difference": 0.0,
+            "changed": [],
+        },
+    )
+    assert Take.objects.count() == 2, "what was made for it is gone"
+    take.recipe |= {"temperature": 0.5, "versions": {**take.recipe["versions"], "torch": "1.0"}}
+    take.save()
+    status, facts = verified(take)
+    assert (status, facts["identical"]) == (1, False)
+    assert 0 <= facts["departs_at_seconds"] < 0.2
+    assert facts["largest_difference"] > 0
+    assert facts["changed"] == [f"torch 1.0 then, {version_of('torch')} now"]
+    take.recipe |= {"adapters": [{"id": 1, "name": "Jazz", "sha256": "0" * 64, "strength": 1.0}]}
+    take.save()
+    status, facts = verified(take)
+    assert (status, facts["error_code"]) == (1, "NOT_VERIFIABLE")
+    assert "The adapter 'Jazz' of this take was deleted." in facts["error"]
+    take.is_partial = True
+    take.save()
+    assert "was cancelled before its end" in verified(take)[1]["error"]
+    take.pk = 10**6
+    assert verified(take)[1]["error_code"] == "TAKE_NOT_FOUND"

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ from generation.services.adapter_names import wish_of
 from generation.services.hosts import running_host
 from generation.services.refusals import GenerationRefused
 from generation.services.submission import GenerationRequest, submit_job
+from generation.services.verification import Comparison, NotVerifiable, compare, request_to_make_again
 from musicgen_site.access import get_owner
 from musicgen_site.database import prepare_database
 from musicgen_site.progress_line import ProgressLine
@@ -48,7 +50,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The studio's form, as options."""
-        parser.add_argument("prompt", help="What the music should sound like.")
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("prompt", nargs="?", help="What the music should sound like.")
+        what.add_argument(
+            "--verify",
+            type=int,
+            metavar="TAKE",
+            help="Make that take once more from its recipe, and say whether it is identical or where it departs.",
+        )
         parser.add_argument("--duration", type=float, metavar="S", help="Length in seconds.")
         parser.add_argument("--model", metavar="ID", help="Model id; the default is the active model.")
         parser.add_argument(
@@ -66,7 +75,7 @@ class Command(BaseCommand):
             help='Adapter to use, by name or number, with its strength after a colon: "Jazz v1.0:0.8". Repeatable.',
         )
         parser.add_argument(
-            "--out", required=True, metavar="FILE", help="File to write: .wav, .flac, .ogg or .mp3."
+            "--out", metavar="FILE", help="File to write: .wav, .flac, .ogg or .mp3. Needed with a prompt."
         )
         parser.add_argument("--user", metavar="NAME", help="Shared mode: whose library the take goes to.")
         parser.add_argument("--json", action="store_true", help="Print one JSON object.")
@@ -74,6 +83,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Make the take. Raises CommandError with the same sentences as page and API."""
         as_json: bool = options["json"]
+        if options["verify"] is not None:
+            self._verify(options["verify"], as_json)
+            return
+        if not options["out"]:
+            self._give_up(as_json, "Say with --out FILE where the take is to be written.", "NO_FILE")
         try:
             target, wanted = _target(options["out"])
             prepare_database(settings.STUDIO)
@@ -137,6 +151,65 @@ class Command(BaseCommand):
             )
         if job.status == JobStatus.CANCELLED:
             sys.exit(130)
+
+    def _verify(self, number: int, as_json: bool) -> None:
+        """Make a take again and compare. Ends with status 1 where it departs. What was made for it is removed."""
+        try:
+            prepare_database(settings.STUDIO)
+            probe()
+            take = Take.objects.kept().filter(pk=number).first() if 0 < number < 2**63 else None
+            if take is None:
+                self._give_up(as_json, f"There is no take with the number {number}.", "TAKE_NOT_FOUND")
+            job = submit_job(owner=take.owner, request=request_to_make_again(take))
+        except GenerationRefused as refused:
+            self._give_up(as_json, str(refused), refused.first.code)
+        except NotVerifiable as problem:
+            self._give_up(as_json, str(problem), "NOT_VERIFIABLE")
+        except MediaAway as problem:
+            self._give_up(as_json, problem.in_full, MEDIA_AWAY)
+        job = asyncio.run(self._follow(job.pk))
+        again = Take.objects.filter(job=job).first()
+        try:
+            if job.status != JobStatus.FINISHED or again is None:
+                self._give_up(
+                    as_json, job.error_message or "Cancelled before its end.", job.error_code or "CANCELLED"
+                )
+            with tempfile.TemporaryDirectory(prefix="musicgen-verify-") as folder:
+                files = []
+                for each in (take, again):
+                    files.append(Path(folder) / f"{each.pk}.wav")
+                    _copy(takes.opened_in_format(each, audio_files.audio_format("wav")), files[-1])
+                found = compare(take, files[0], again, files[1])
+        except takes.TakeFileMissing as problem:
+            self._give_up(as_json, str(problem), "FILE_MISSING")
+        finally:
+            if again is not None:
+                takes.remove_take(again, Take.objects.all())
+            jobs.dismiss_job(job)
+        self._tell_verified(take, found, as_json)
+
+    def _tell_verified(self, take: Take, found: Comparison, as_json: bool) -> None:
+        is_identical = found.departs_at is None
+        if as_json:
+            facts = {
+                "take": take.pk,
+                "identical": is_identical,
+                "departs_at_seconds": found.departs_at,
+                "largest_difference": found.largest,
+                "changed": list(found.changed),
+            }
+            self.stdout.write(json.dumps(facts))
+        elif is_identical:
+            self.stdout.write(f"Take {take.pk} is identical.")
+        else:
+            self.stdout.write(
+                f"Take {take.pk} departs after {found.departs_at:.3f} s; the largest difference is"
+                f" {found.largest:.4f} of full scale."
+            )
+        if not as_json and found.changed:
+            self.stdout.write("What else is different: " + "; ".join(found.changed) + ".")
+        if not is_identical:
+            sys.exit(1)
 
     def _give_up(self, as_json: bool, sentence: str, code: str, *, status: int = 1) -> NoReturn:
         if as_json:
