@@ -218,14 +218,10 @@ class Dispatcher:
             loaded = [runner.model_id for runner in self._pool.living()]
             return partial(jobs.claim_next_job, self.host, only_job=self.only_job, loaded=loaded)
         first, *_ = self._runs.values()
-        if self.only_job is not None or not self._has_places(first.job.model_id):
+        places = settings.STUDIO.takes_at_once - sum(run.takes_left for run in self._runs.values())
+        if self.only_job is not None or places <= 0 or self._pool.loaded(first.job.model_id) is None:
             return None
-        return partial(jobs.claim_job_beside, self.host, first.job)
-
-    def _has_places(self, model_id: str) -> bool:
-        """Whether the runner of that model, which has work, could take more."""
-        takes = sum(run.takes_left for run in self._runs.values())
-        return takes < settings.STUDIO.takes_at_once and self._pool.loaded(model_id) is not None
+        return partial(jobs.claim_job_beside, self.host, first.job, places=places)
 
     async def _carry_out(self, run: JobRun) -> None:
         try:

@@ -137,10 +137,10 @@ def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection
             return job
 
 
-def claim_job_beside(host: str, in_hand: Job) -> Job | None:
+def claim_job_beside(host: str, in_hand: Job, *, places: int) -> Job | None:
     """A queued job that can be made side by side with one that `host` has in hand; None when there is none.
 
-    It is for the same model with the same adapters, and next in line of those. Once a job that cannot join has waited
+    It is for the same model with the same adapters, has `places` takes at most, and is next in line of those. Once a job that cannot join has waited
     for SWAP_PATIENCE nobody passes it any more. What was begun before and ended with its engine is made alone: if it
     was the cause, nobody else shall fail with it.
     """
@@ -153,6 +153,7 @@ def claim_job_beside(host: str, in_hand: Job) -> Job | None:
     for job in queue.in_fair_order().prefetch_related("adapters")[:LOOKED_THROUGH]:
         if (
             job.model_id == in_hand.model_id
+            and job.variations <= places
             and job.attempts == 0
             and not (has_others and job.created_at > now - IDLE_HOSTS_FIRST)
             and _uses_of(job) == wanted

@@ -231,15 +231,15 @@ def test_only_what_the_same_network_makes_joins(alice: User, bob: User) -> None:
     another = with_adapter(make_job(alice), adapter)
     in_hand = jobs.claim_next_job(HOST, only_job=plain[0].pk)
     assert in_hand is not None
-    assert jobs.claim_job_beside(HOST, in_hand) == plain[1]
-    assert jobs.claim_job_beside(HOST, in_hand) is None
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) == plain[1]
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) is None
     in_hand = jobs.claim_next_job(HOST, only_job=strong.pk)
     assert in_hand is not None
-    assert jobs.claim_job_beside(HOST, in_hand) == another
-    assert jobs.claim_job_beside(HOST, in_hand) is None
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) == another
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) is None
     assert Job.objects.get(pk=weak.pk).status == JobStatus.QUEUED
     other_model = make_job(alice, model_id="musicgen-small")
-    assert jobs.claim_job_beside(HOST, plain[0]) is None
+    assert jobs.claim_job_beside(HOST, plain[0], places=7) is None
     assert jobs.claim_next_job(HOST, only_job=other_model.pk) == other_model
 
 
@@ -248,22 +248,22 @@ def test_who_cannot_join_is_passed_for_a_while_only(alice: User, bob: User) -> N
     in_hand = make_running_job(alice)
     waits = make_job(bob, model_id="musicgen-small")
     passing = make_job(alice)
-    assert jobs.claim_job_beside(HOST, in_hand) == passing
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) == passing
     Job.objects.filter(pk=waits.pk).update(created_at=timezone.now() - jobs.SWAP_PATIENCE)
     make_job(alice)
-    assert jobs.claim_job_beside(HOST, in_hand) is None
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) is None
 
 
 @pytest.mark.django_db
 def test_what_ended_with_its_engine_has_no_company(alice: User) -> None:
     in_hand = make_running_job(alice)
     again = make_job(alice, attempts=1)
-    assert jobs.claim_job_beside(HOST, in_hand) is None
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) is None
     alone = jobs.claim_next_job(HOST)
     assert alone == again
     make_job(alice)
-    assert jobs.claim_job_beside(HOST, alone) is None
-    assert jobs.claim_job_beside(HOST, in_hand) is not None
+    assert jobs.claim_job_beside(HOST, alone, places=7) is None
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) is not None
 
 
 @pytest.mark.django_db
@@ -271,6 +271,15 @@ def test_an_idle_host_comes_first(alice: User) -> None:
     in_hand = make_running_job(alice)
     job = make_job(alice)
     EngineHost.objects.create(name="idle", hostname="another", pid=1)
-    assert jobs.claim_job_beside(HOST, in_hand) is None
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) is None
     Job.objects.filter(pk=job.pk).update(created_at=timezone.now() - jobs.IDLE_HOSTS_FIRST)
-    assert jobs.claim_job_beside(HOST, in_hand) == job
+    assert jobs.claim_job_beside(HOST, in_hand, places=7) == job
+
+
+@pytest.mark.django_db
+def test_all_takes_of_a_job_find_a_place(alice: User) -> None:
+    in_hand = make_running_job(alice)
+    four, two = (make_job(alice, variations=takes) for takes in (4, 2))
+    assert jobs.claim_job_beside(HOST, in_hand, places=1) is None
+    assert jobs.claim_job_beside(HOST, in_hand, places=3) == two
+    assert jobs.claim_job_beside(HOST, in_hand, places=4) == four

@@ -92,7 +92,7 @@ class Jobs(Rolled):
     @rule(index=ANY)
     def claim_beside(self, index: int) -> None:
         host, in_hand = self.copy(index)
-        job = jobs.claim_job_beside(host, in_hand)
+        job = jobs.claim_job_beside(host, in_hand, places=2)
         if job is not None:
             self.begun[job.pk] += 1
             self.copies.append((host, job))
