@@ -140,9 +140,9 @@ def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection
 def claim_job_beside(host: str, in_hand: Job, *, places: int) -> Job | None:
     """A queued job that can be made side by side with one that `host` has in hand; None when there is none.
 
-    It is for the same model with the same adapters, has `places` takes at most, and is next in line of those. Once a job that cannot join has waited
-    for SWAP_PATIENCE nobody passes it any more. What was begun before and ended with its engine is made alone: if it
-    was the cause, nobody else shall fail with it.
+    It is for the same model with the same adapters, has `places` takes at most, and is next in line of those. Once a job
+    that cannot join has waited for SWAP_PATIENCE nobody passes it any more. What was begun before and ended with its
+    engine is made alone: if it was the cause, nobody else shall fail with it.
     """
     if in_hand.attempts > 1:
         return None
