@@ -35,6 +35,25 @@ STRICT = any(os.environ.get(name, "").lower() in {"1", "true", "yes"} for name i
 gc.disable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let one worker collect before all others: what it compiles they only read.
+
+    In a new environment each would compile torch and all the rest, which takes three times as long as to collect.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ or sys.dont_write_bytecode:
+        return (yield)
+    # As tests.settings made it, once for all workers.
+    shared = Path(os.environ["MUSICGEN_TEST_HOME"])
+    with FileLock(shared / "collecting.lock") as turn:
+        if (shared / "collected").exists():
+            turn.release()
+        try:
+            return (yield)
+        finally:
+            (shared / "collected").touch()
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now is no longer looked at."""
     gc.freeze()
@@ -260,9 +279,9 @@ def running_studio(
 
 
 @pytest.fixture
-def studio(studio_environment: dict[str, str]) -> Iterator[RunningStudio]:
-    """A running studio with an empty home."""
-    with running_studio(studio_environment) as running:
+def studio(prepared_environment: dict[str, str]) -> Iterator[RunningStudio]:
+    """A running studio with nothing in it yet."""
+    with running_studio(prepared_environment) as running:
         yield running
 
 
