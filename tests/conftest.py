@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -72,12 +71,12 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put browser tests last: Playwright leaves its event loop running in the main thread.
 
-    Of them the largest modules come first, so that workers side by side end at about the same time.
+    Of them the longest modules come first, so that workers side by side end at about the same time.
     """
     for item in items:
         if {"page", "browser", "context", "new_context"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
-    sizes = Counter(item.path for item in items)
+    sizes = {path: path.stat().st_size for path in {item.path for item in items}}
     items.sort(
         key=lambda item: (1, -sizes[item.path]) if item.get_closest_marker("browser") else (0, 0),
     )
