@@ -21,19 +21,9 @@ from adapters.models import Adapter
 from adapters.services.importing import ZipSource, import_adapter
 from generation.models import EngineHost, Job, JobStatus, Take
 from generation.services import jobs
-from musicgen_site.backup.rows import another_database
 from registry.models import ModelConfig
 from tests.adapters.zips import adapter_files, zipped
 from tests.generation.music import make_job, make_running_job, make_take, save
-
-
-def build_template(path: Path) -> Path:
-    """An empty, migrated SQLite database, to be copied."""
-    with another_database("template", {"NAME": path}) as alias:
-        call_command("migrate", database=alias, interactive=False, verbosity=0)
-        with connections[alias].cursor() as cursor:
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return path
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from tests.generation.music import make_job, make_running_job, make_take
 # --- There and back ---
 
 
+@pytest.mark.usefixtures("by_migrations")
 @pytest.mark.parametrize("name", ["studio.tar", "studio.tar.gz"])
 def test_everything_comes_back_in_an_empty_home(name: str, full: Path, tmp_path: Path) -> None:
     rows, files = all_rows(), all_files(full)

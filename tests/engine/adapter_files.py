@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +106,13 @@ Make = Callable[..., AdapterFiles]
 
 
 def network_of(checkpoint: Path, dtype: torch.dtype = torch.float32) -> MusicgenForConditionalGeneration:
-    """The checkpoint in the library's own class."""
+    """The checkpoint in the library's own class, to be changed at will. A checkpoint itself never changes."""
+    return copy.deepcopy(_loaded(checkpoint, dtype))
+
+
+@lru_cache(maxsize=16)
+def _loaded(checkpoint: Path, dtype: torch.dtype) -> MusicgenForConditionalGeneration:
+    # To load a dwarf takes twenty times as long as to copy it.
     return MusicgenForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype).eval()
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -90,6 +91,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield running
 
 
+@cache
+def live_document() -> Any:
+    """The document as it is served, read once: its parsing takes longer than most tests of it."""
+    return schemathesis.openapi.from_wsgi("/api/openapi.json", get_wsgi_application())
+
+
 @pytest.fixture
 def api_schema(db: None, home: Any, owner: User, hub: FakeHub) -> Iterator[Any]:
     """The live document over WSGI in this process, with a job, a take and models to find."""
@@ -99,7 +106,7 @@ def api_schema(db: None, home: Any, owner: User, hub: FakeHub) -> Iterator[Any]:
     # As Django's own test client: a request must not close the connection that holds the test's transaction.
     for sent in (request_started, request_finished):
         sent.disconnect(close_old_connections)
-    yield schemathesis.openapi.from_wsgi("/api/openapi.json", get_wsgi_application())
+    yield live_document()
     for sent in (request_started, request_finished):
         sent.connect(close_old_connections)
 

@@ -22,8 +22,6 @@ import json, os, sys
 os.environ["DJANGO_SETTINGS_MODULE"] = "musicgen_site.settings"
 import django
 django.setup()
-from django.core.management import call_command
-call_command("migrate", verbosity=0)
 from django.contrib.auth.models import User
 from django.test import Client
 User.objects.create_user("alice", password="alice-password")
@@ -67,9 +65,9 @@ def test_check_deploy_has_nothing_to_say(studio_environment: dict[str, str]) -> 
 
 @pytest.mark.parametrize("behind_proxy", [True, False])
 def test_https_is_asked_for_only_behind_a_proxy(
-    behind_proxy: bool, studio_environment: dict[str, str]
+    behind_proxy: bool, prepared_environment: dict[str, str]
 ) -> None:
-    environment = {**studio_environment, **BEHIND_PROXY, "MUSICGEN_BEHIND_HTTPS_PROXY": str(behind_proxy)}
+    environment = {**prepared_environment, **BEHIND_PROXY, "MUSICGEN_BEHIND_HTTPS_PROXY": str(behind_proxy)}
     ended = run("-c", ASK, environment=environment)
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)

@@ -50,9 +50,8 @@ def test_a_command_does_not_import_torch(arguments: list[str], studio_environmen
     assert modules & (HEAVY | FOR_BUCKETS) == set()
 
 
-def test_list_models_does_not_import_torch(studio_environment: dict[str, str]) -> None:
-    imported_by(["manage.py", "migrate", "--verbosity", "0"], studio_environment)
-    modules = imported_by(["manage.py", "list_models"], studio_environment)
+def test_list_models_does_not_import_torch(prepared_environment: dict[str, str]) -> None:
+    modules = imported_by(["manage.py", "list_models"], prepared_environment)
     assert "registry" in modules
     assert modules & (HEAVY | FOR_BUCKETS) == set()
 

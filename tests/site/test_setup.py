@@ -140,8 +140,8 @@ def test_there_is_no_such_page_in_local_mode(client: Client) -> None:
     assert client.get(f"/setup/{make_setup_link()}/").status_code == 404
 
 
-def test_serve_prints_a_link_that_works_and_then_no_more(studio_environment: dict[str, str]) -> None:
-    environment = {**studio_environment, "MUSICGEN_ACCESS": "shared"}
+def test_serve_prints_a_link_that_works_and_then_no_more(prepared_environment: dict[str, str]) -> None:
+    environment = {**prepared_environment, "MUSICGEN_ACCESS": "shared"}
     with running_studio(environment, options=["--no-engine"]) as studio:
         wait_until(lambda: len(studio.said) > 1, seconds=10, what="a second line")
         link = re.search(r"http://\S+/setup/\S+/", studio.said[1])
