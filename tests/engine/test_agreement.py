@@ -1,0 +1,47 @@
+"""A faster way of computing says the same music: bfloat16 on the demo's trained weights, beside float32."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from generation.engine.agreement import agreement
+from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.packed import pack_decoder
+from tests.engine.conftest import DEMO
+
+PROMPT = "lo-fi hip hop with electric piano, bass and drums"
+
+
+@pytest.fixture(scope="module")
+def exact() -> LoadedModel:
+    return load_checkpoint(str(DEMO), device="cpu", dtype="float32")
+
+
+def test_float32_agrees_with_itself(exact: LoadedModel) -> None:
+    found = agreement(exact, exact, prompt=PROMPT, frames=20)
+    assert (found.divergence, found.top_1, found.tokens) == (0.0, 1.0, 4 * 20)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_bfloat16_is_good_enough_to_be_offered(exact: LoadedModel, is_packed: bool) -> None:
+    other = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16")
+    assert not is_packed or pack_decoder(other.network)
+    found = agreement(exact, other, prompt=PROMPT, frames=100)
+    assert found.is_good, found
+    assert found.divergence > 0
+
+
+def test_what_is_heard_to_be_worse_is_not(exact: LoadedModel) -> None:
+    """Weights in steps of a quarter of their spread, as no careful format would."""
+    network = copy.deepcopy(exact.network)
+    with torch.no_grad():
+        for layer in network.decoder.model.decoder.layers:
+            for weight in layer.parameters():
+                step = weight.std() / 4
+                weight.copy_((weight / step).round() * step)
+    found = agreement(exact, dataclasses.replace(exact, network=network), prompt=PROMPT, frames=100)
+    assert not found.is_good, found
