@@ -150,6 +150,7 @@ ROUTES = {
     "POST /api/generations/{job_id}/cancel": _api("/api/generations/{job}/cancel", "401 404 202 404"),
     "GET /api/takes": _api("/api/takes", "401 200 200 200"),
     "GET /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
+    "PATCH /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404", is_favourite=True),
     "DELETE /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
     "POST /api/takes/{take_id}/restore": _api("/api/takes/{take}/restore", "401 404 200 404"),
     "GET /api/takes/{take_id}/audio": _api("/api/takes/{take}/audio", "401 404 200 404"),
