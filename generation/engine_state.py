@@ -93,7 +93,11 @@ def _switching(switch: ModelSwitch, host: EngineHost, queue_length: int) -> Engi
 
 def _words_for(host: EngineHost, model_name: str, device: str) -> tuple[list[str], str, str]:
     if host.waits_for_storage:
-        return [model_name, "waiting for storage"], f"{host.last_error} Jobs wait until it can be used.", "waiting"
+        return (
+            [model_name, "waiting for storage"],
+            f"{host.last_error} Jobs wait until it can be used.",
+            "waiting",
+        )
     if host.state == "loading":
         word = _LOADING_WORDS.get(host.stage, "starting")
         if host.stage_fraction is not None:
