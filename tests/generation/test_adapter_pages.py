@@ -29,6 +29,7 @@ from registry.services import activate_model
 from tests.adapters.zips import WEIGHTS, adapter_files, zipped
 from tests.generation.music import HOST, recipe_for, save
 from tests.generation.open_pages import Page, rows
+from tests.media_files import weights_file
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
@@ -164,7 +165,7 @@ def test_a_zip_is_imported(
     answer = client.post("/adapters/import/", sent, headers=headers)
     adapter = Adapter.objects.get()
     assert (str(adapter), adapter.default_strength, adapter.imported_by) == ("My Jazz v1.0", 0.5, owner)
-    assert adapter.path.is_file()
+    assert weights_file(adapter).is_file()
     where = f"/adapters/{adapter.pk}/"
     if headers:
         assert json.loads(answer["HX-Location"])["path"] == where
