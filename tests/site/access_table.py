@@ -104,7 +104,7 @@ PAGES = {
     "POST account-token-create": Row("/account/tokens/", "302 200 200 200", {"name": "x", "scope": "read"}),
     "POST account-token-revoke": Row("/account/tokens/{token}/revoke/", "302 404 302 404"),
     "GET account-password": Row("/account/password/", "302 200 200 200"),
-    "POST account-password": Row("/account/password/", "302 200 200 200", {"old_password": "wrong"}),
+    "POST account-password": Row("/account/password/", "302 400 400 400", {"old_password": "wrong"}),
     # Whoever probes the studio need not log in; figures are for staff.
     "GET healthz": Row("/healthz", "200 200 200 200"),
     "GET readyz": Row("/readyz", "200 200 200 200"),
