@@ -29,6 +29,8 @@ from registry.models import whole_if_equal
 logger = logging.getLogger(__name__)
 
 MAX_TITLE_CHARACTERS: Final = 200
+#: What no player and no file name shows; line ends and tabs have become spaces by then.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: How the audit log names what the studio did by itself.
 BY_RULE: Final = "clean-up"
 #: In a bucket, files that a fallen host left are looked for under the names of so many days.
@@ -277,7 +279,7 @@ def _title(title: str) -> str:
         raise TitleRefused(
             f"The title has {len(title)} characters and the limit is {MAX_TITLE_CHARACTERS}. Shorten it."
         )
-    if not is_text(title):
+    if not is_text(title) or _CONTROL.search(title):
         raise TitleRefused("The title holds a character that is not text. Type it again.")
     return title
 

@@ -15,6 +15,7 @@ function say(words) {
   if (!banner || banner.textContent === words) return;
   banner.textContent = words;
   banner.hidden = !words;
+  banner.toggleAttribute("data-stays", words === ONE_TOO_MANY); // and so must not lie on what it stays above
 }
 
 // Pages in the background wait until somebody looks at them.

@@ -249,9 +249,10 @@ def test_a_title_is_tidied_and_an_empty_one_brings_the_prompt_back(owner: User) 
     [
         ("a" * 201, "The title has 201 characters and the limit is 200. Shorten it."),
         ("a\0b", "The title holds a character that is not text. Type it again."),
+        ("a\x1b[31mb", "The title holds a character that is not text. Type it again."),
         ("a\ud800b", "The title holds a character that is not text. Type it again."),
     ],
-    ids=["long", "NUL", "surrogate"],
+    ids=["long", "NUL", "escape", "surrogate"],
 )
 def test_a_bad_title_is_refused(title: str, sentence: str, owner: User) -> None:
     take = make_take(owner, title="before")
