@@ -131,6 +131,11 @@ def _take_gone(request: HttpRequest, problem: takes.TakeGone) -> HttpResponse:
     return _refuse(request, 404, str(problem), "NOT_FOUND")
 
 
+@api.exception_handler(takes.TitleRefused)
+def _title_refused(request: HttpRequest, refused: takes.TitleRefused) -> HttpResponse:
+    return _refuse(request, 400, str(refused), "TITLE_REFUSED", errors={"title": str(refused)})
+
+
 @api.exception_handler(audio_files.UnknownFormat)
 def _unknown_format(request: HttpRequest, problem: audio_files.UnknownFormat) -> HttpResponse:
     return _refuse(request, 400, str(problem), "UNKNOWN_FORMAT", formats=list(audio_files.FORMATS))

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ninja import Schema
-from pydantic import ConfigDict, Field, StrictFloat, StrictInt
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
 from generation.cards import JobCard
 from generation.models import Job, Take
@@ -89,6 +89,19 @@ class AdapterUsedOut(Schema):
     version: str
     sha256: str = Field(description="Of its weights and config together.")
     strength: float
+
+
+class TakeChangeIn(Schema):
+    """What is to change about a take."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str | None = Field(
+        None, description="Up to 200 characters. An empty one brings the prompt back.", examples=["Evening"]
+    )
+    is_favourite: StrictBool | None = Field(
+        None, description="Favourites are never cleaned up.", examples=[True]
+    )
 
 
 class TakeOut(Schema):

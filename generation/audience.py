@@ -31,6 +31,9 @@ AT_ONCE: Final = 25
 #: Codes of a socket that is closed for the page to open another: because it may be somebody else's, or we failed.
 CLOSED_ANEW: Final = 1012
 CLOSED_BY_FAILURE: Final = 1011
+#: Code of one that is a person's one too many here. Its page does without, and tries again now and then
+#: (static/js/connection.js).
+TOO_MANY_PAGES: Final = 4429
 
 
 class Listener(Protocol):
@@ -79,6 +82,10 @@ class Hall:
         return cls._current
 
     # Pages come and go.
+
+    def pages_of(self, owner_id: int) -> int:
+        """How many pages of that person were let in and have not left."""
+        return sum(len(audience.seated) + len(audience.arriving) for audience in self._of_owner(owner_id))
 
     async def enter(self, listener: Listener) -> None:
         """Hear for a page from now on. Then tell it everything, and call `seat`. Raises what the channel layer raises."""

@@ -11,8 +11,9 @@ from urllib.parse import parse_qs
 
 from channels.consumer import AsyncConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 
-from generation.audience import Hall
+from generation.audience import TOO_MANY_PAGES, Hall
 from generation.database import in_database
 from generation.dispatcher import Dispatcher
 from generation.page_content import Changes, Shared, render
@@ -84,11 +85,16 @@ class StudioConsumer(AsyncWebsocketConsumer):
                 await self.hall.leave(self)
 
     async def connect(self) -> None:
-        """Have hints heard, then send the state of everything the page shows."""
+        """Have hints heard, then send the state of everything the page shows. One page too many is closed again."""
         self.user = self.scope["user"]
+        hall = Hall.here()
+        if hall.pages_of(self.user.pk) >= settings.STUDIO.max_sockets_per_person:
+            await self.accept()  # the page of a socket that was never open is not told why
+            await self.close(code=TOO_MANY_PAGES)
+            return
         query = parse_qs(self.scope.get("query_string", b"").decode(errors="replace"))
         self.view = query.get("view", ["shell"])[0]
-        self.hall = Hall.here()
+        self.hall = hall
         # Before the snapshot: a change between the two is told twice rather than lost.
         await self.hall.enter(self)
         await self.accept()

@@ -15,7 +15,7 @@ _LOADING_WORDS = {"downloading": "downloading", "reading weights": "loading", "p
 
 @dataclass(frozen=True)
 class EngineState:
-    """The engine in a few words. `state` is one of ready, starting, loading, working, switching, none."""
+    """The engine in a few words. `state` is one of ready, starting, loading, working, waiting, switching, none."""
 
     state: str
     state_word: str
@@ -61,7 +61,7 @@ def engine_state() -> EngineState:
     parts, detail, state = _words_for(host, model_name, device)
     return EngineState(
         state=state,
-        state_word=parts[-1],
+        state_word="waiting" if state == "waiting" else parts[-1],
         model_name=model_name,
         device=device,
         label=" · ".join(part for part in parts if part),
@@ -92,6 +92,12 @@ def _switching(switch: ModelSwitch, host: EngineHost, queue_length: int) -> Engi
 
 
 def _words_for(host: EngineHost, model_name: str, device: str) -> tuple[list[str], str, str]:
+    if host.waits_for_storage:
+        return (
+            [model_name, "waiting for storage"],
+            f"{host.last_error} Jobs wait until it can be used.",
+            "waiting",
+        )
     if host.state == "loading":
         word = _LOADING_WORDS.get(host.stage, "starting")
         if host.stage_fraction is not None:

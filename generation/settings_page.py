@@ -69,6 +69,7 @@ def settings_context(user: Any) -> dict[str, Any]:
         "can_switch": may_switch(user),
         "switch_card": shown_switch(),
         "runners_bytes": held,
+        "storage_problem": host.last_error if host is not None and host.waits_for_storage else "",
         "has_idle_runners": any(not runner["is_busy"] for runner in runners),
     }
 

@@ -1,4 +1,4 @@
-"""API of takes: find, hear, delete and bring back one's own."""
+"""API of takes: find, hear, rename, mark, delete and bring back one's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ninja import Router
 from ninja.params.functions import Query
 
 from generation import audio_files
-from generation.api_schemas import ErrorOut, TakeOut, TakesOut
+from generation.api_schemas import ErrorOut, TakeChangeIn, TakeOut, TakesOut
 from generation.audio_response import audio_response
 from generation.models import Take, TakeQuerySet
 from generation.services import takes
@@ -56,6 +56,17 @@ def takes_list(
 def take_detail(request: HttpRequest, take_id: int) -> Any:
     """One take and its recipe."""
     return TakeOut.of(_take_for_user(request, take_id))
+
+
+@router.patch(
+    "/{int:take_id}",
+    response={200: TakeOut, 400: ErrorOut, 404: ErrorOut, 413: ErrorOut},
+    operation_id="change_take",
+)
+def take_change(request: HttpRequest, take_id: int, wanted: TakeChangeIn) -> Any:
+    """Rename it, mark it as a favourite or no longer. What is left out stays as it is."""
+    take = _take_for_user(request, take_id)
+    return TakeOut.of(takes.change_take(take, title=wanted.title, is_favourite=wanted.is_favourite))
 
 
 @router.delete(

@@ -25,11 +25,11 @@ def webhooks_page(request: HttpRequest) -> HttpResponse:
     """The list and a form. POST makes one, whose secret is in this answer and nowhere else."""
     if request.method != "POST":
         return _page(request)
-    url = request.POST.get("url", "")[:2000]
+    url = request.POST.get("url", "")
     try:
         webhook = webhooks.create_webhook(owner=request.user, url=url)
     except WebhookRefused as refused:
-        return _page(request, url=url, error=str(refused), status=400)
+        return _page(request, url=url[:2000], error=str(refused), status=400)
     return _page(request, made=webhook)
 
 

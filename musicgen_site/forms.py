@@ -21,6 +21,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from musicgen_site.services.login_guard import TooManyTries, begin_login
+from musicgen_site.services.tokens import NO_SCOPE, UNSHOWN
 
 if TYPE_CHECKING:
     _UserCreationForm = BaseUserCreationForm[User]
@@ -49,13 +50,29 @@ _EMPTY: Final = {
 _DIFFER: Final[dict[str, Any]] = {"password_mismatch": "The two passwords differ. Type the same one twice."}
 
 
+#: What other wrong input is told, by the kind of the field and the code of the problem.
+_UNTYPED: Final = "null_characters_not_allowed"
+_WRONG: Final = {
+    "username": {
+        "invalid": "A user name has letters, digits and the signs @ . + - _ only.",
+        "max_length": "A user name can have %(limit_value)d characters, and this has %(show_value)d. Shorten it.",
+        _UNTYPED: "The user name holds a character that cannot be typed. Type it again.",
+    },
+    "email": {
+        "invalid": "This is no email address. One looks like name@example.org.",
+        "max_length": "An email address can have %(limit_value)d characters, and this has %(show_value)d.",
+    },
+    "password": {_UNTYPED: "The password holds a character that cannot be typed. Type it again."},
+}
+
+
 class InOurWords(forms.BaseForm):
-    """What people are told of an empty field, for forms of Django's."""
+    """What people are told of an empty field and of wrong input, for forms of Django's."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         for name, field in self.fields.items():
-            field.error_messages["required"] = _EMPTY[name]
+            field.error_messages |= {"required": _EMPTY[name], **_WRONG.get(name, _WRONG["password"])}
 
 
 class LoginForm(InOurWords, AuthenticationForm):
@@ -115,9 +132,13 @@ _LIVES: Final = (("30", "30 days"), ("90", "90 days"), ("365", "1 year"), ("", "
 class TokenForm(forms.Form):
     """A new token: what it is called, what it may do, for how long."""
 
-    name = forms.CharField(required=False, strip=False)
-    scope = forms.CharField(required=False)
-    days = forms.ChoiceField(choices=_LIVES, required=False)
+    name = forms.CharField(required=False, strip=False, error_messages={_UNTYPED: UNSHOWN})
+    scope = forms.CharField(required=False, error_messages={_UNTYPED: NO_SCOPE})
+    days = forms.ChoiceField(
+        choices=_LIVES,
+        required=False,
+        error_messages={"invalid_choice": "Choose for how long the token is valid."},
+    )
 
     @property
     def expires_at(self) -> Any:

@@ -95,7 +95,8 @@ def _databases() -> dict[str, Any]:
             database = dict(dj_database_url.parse(STUDIO.database_url))
         except ValueError as error:
             raise ImproperlyConfigured(
-                "DATABASE_URL is not understood. It looks like postgres://user:password@host:5432/name."
+                "DATABASE_URL is not understood. It looks like postgres://user:password@host:5432/name. "
+                "In the password write / as %2F, @ as %40 and # as %23."
             ) from error
     if "sqlite" in database["ENGINE"]:
         database["ENGINE"] = "musicgen_site.sqlite"

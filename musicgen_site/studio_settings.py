@@ -140,6 +140,13 @@ class StudioSettings(BaseSettings):
     max_uploads_per_hour: int = Field(
         default=30, ge=1, description="Shared mode: most adapters one person may import in an hour."
     )
+    max_sockets_per_person: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="Most pages that one person may have open with live updates, in each web process. One more works"
+        " without them.",
+    )
     max_prompt_characters: int = Field(default=1000, ge=1, le=100_000, description="Longest prompt accepted.")
     max_variations: int = Field(
         default=8, ge=1, le=100, description="Most variations one submission may ask for."

@@ -6,7 +6,6 @@ Knows nothing of jobs. The verdict is decided in `adapters.format.compatibility`
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
@@ -29,7 +28,6 @@ from adapters.format.compatibility import (
     judge,
 )
 from adapters.format.fingerprint import Fingerprint
-from registry.media import weights_media
 from registry.models import ModelConfig
 from registry.services import architecture_of
 
@@ -265,11 +263,6 @@ class Adapter(models.Model):
     def is_broken(self) -> bool:
         """Whether it cannot be used with any model; `broken_reason` says why."""
         return bool(self.broken_code)
-
-    @property
-    def path(self) -> Path:
-        """Where its weights lie on this machine. Raises NotImplementedError where they are kept in a bucket."""
-        return Path(weights_media().path(weights_name(self.weights_sha256)))
 
     @property
     def fingerprint(self) -> Fingerprint:

@@ -69,12 +69,18 @@ def _row(host: EngineHost, jobs: list[Job], names: dict[str, str]) -> HostRow:
     ]
     return HostRow(
         host=host,
-        state=host.state if host.is_alive else "silent",
+        state=_state_of(host),
         device=" · ".join(part for part in (device_word(host.device), host.device_name, host.dtype) if part),
         runners=runners,
         jobs=[_job_line(job) for job in jobs],
         heartbeat_seconds=max(0.0, host.silence.total_seconds()),
     )
+
+
+def _state_of(host: EngineHost) -> str:
+    if not host.is_alive:
+        return "silent"
+    return "waiting for storage" if host.waits_for_storage else host.state
 
 
 def _job_line(job: Job) -> str:

@@ -10,6 +10,8 @@ from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from registry.media import says_away
+
 #: A host that has said nothing for this long counts as gone.
 HEARTBEAT_BOUND: Final = timedelta(seconds=10)
 
@@ -65,6 +67,11 @@ class EngineHost(models.Model):
     def runner_memory_bytes(self) -> int | None:
         """Memory that all of its loaded models hold; None when none is loaded."""
         return sum(runner["memory_bytes"] for runner in self.runners) or None
+
+    @property
+    def waits_for_storage(self) -> bool:
+        """Whether it takes no jobs since what it would make cannot be kept; `last_error` says why."""
+        return self.state in ("ready", "none", "starting") and says_away(self.last_error)
 
     @property
     def silence(self) -> timedelta:

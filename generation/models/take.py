@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
@@ -14,7 +13,6 @@ from django.utils import timezone
 
 from generation.models.job import Job, JobStatus
 from generation.models.job_adapter import adapter_label
-from registry.media import takes_media
 from registry.models import ModelConfig, whole_if_equal
 
 #: Width and height of the picture's coordinates.
@@ -119,11 +117,6 @@ class Take(models.Model):
 
     def __str__(self) -> str:
         return f"take {self.pk}: {self.display_title}"
-
-    @property
-    def path(self) -> Path:
-        """Where the file lies on this machine. Raises NotImplementedError where takes are kept in a bucket."""
-        return Path(takes_media().path(self.file_name))
 
     @property
     def removed_after(self) -> datetime | None:

@@ -29,6 +29,8 @@ from registry.models import whole_if_equal
 logger = logging.getLogger(__name__)
 
 MAX_TITLE_CHARACTERS: Final = 200
+#: What no player and no file name shows; line ends and tabs have become spaces by then.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: How the audit log names what the studio did by itself.
 BY_RULE: Final = "clean-up"
 #: In a bucket, files that a fallen host left are looked for under the names of so many days.
@@ -247,25 +249,39 @@ def _title_in_trial(job: Job, recipe: dict[str, Any]) -> str:
 
 
 def toggle_favourite(take: Take) -> Take:
-    """Mark the take as a favourite, or no longer. Raises TakeGone.
-
-    Marking brings back what was just deleted: a rule may have deleted it between the look at the page and the click.
-    """
-    if take.is_favourite:
-        return _change(take, is_favourite=False)
-    return _change(take, is_favourite=True, deleted_at=None)
+    """Mark the take as a favourite, or no longer. Raises TakeGone."""
+    return change_take(take, is_favourite=not take.is_favourite)
 
 
 def rename_take(take: Take, title: str) -> Take:
     """Give the take a title; an empty one brings the prompt back. Raises TitleRefused and TakeGone."""
+    return change_take(take, title=title)
+
+
+def change_take(take: Take, *, title: str | None = None, is_favourite: bool | None = None) -> Take:
+    """Rename and mark at once; None leaves as it is. Raises TitleRefused and TakeGone.
+
+    Marking brings back what was just deleted: a rule may have deleted it between the look at the page and the click.
+    """
+    fields: dict[str, Any] = {}
+    if title is not None:
+        fields["title"] = _title(title)
+    if is_favourite is not None:
+        fields["is_favourite"] = is_favourite
+    if is_favourite:
+        fields["deleted_at"] = None
+    return _change(take, **fields) if fields else take
+
+
+def _title(title: str) -> str:
     title = " ".join(title.split())
     if len(title) > MAX_TITLE_CHARACTERS:
         raise TitleRefused(
             f"The title has {len(title)} characters and the limit is {MAX_TITLE_CHARACTERS}. Shorten it."
         )
-    if not is_text(title):
+    if not is_text(title) or _CONTROL.search(title):
         raise TitleRefused("The title holds a character that is not text. Type it again.")
-    return _change(take, title=title)
+    return title
 
 
 def delete_take(take: Take) -> Take:

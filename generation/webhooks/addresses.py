@@ -91,6 +91,10 @@ def parse_target(url: str, allowed: Allowed) -> Target:
         raise AddressRefused(
             f"The address has {len(url)} characters and the limit is {MAX_URL_CHARACTERS}. Use a shorter one."
         )
+    if not url.strip():
+        raise AddressRefused(
+            "Write the address that is to hear of your jobs, such as https://example.org/hook."
+        )
     if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
         raise AddressRefused(
             "Write the address with letters, digits and signs of ASCII only, without spaces."

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -25,6 +23,7 @@ from urllib.parse import urlsplit
 import psutil
 from django.conf import settings
 
+from musicgen_site.benchmarks.own_server import MANAGE, own_server, prepared_environment, run_in_shell
 from musicgen_site.benchmarks.page_sockets import PageSocket
 from musicgen_site.benchmarks.switching import hardware_line
 
@@ -33,7 +32,7 @@ JOBS: Final = 100
 PEOPLE: Final = 100
 #: Pages that are opened at the same moment.
 OPENED_AT_ONCE: Final = 20
-#: Of each job, in seconds of audio.
+#: Of each job, in seconds of audio, where nothing else is said.
 JOB_SECONDS: Final = 5.0
 #: Jobs whose time is taken with one host and with two.
 HOST_JOBS: Final = 60
@@ -69,6 +68,8 @@ class _Studio:
     process: subprocess.Popen[str]
     environment: dict[str, str]
     people: list[list[str]]
+    #: Of each job.
+    job_seconds: float = JOB_SECONDS
 
     def ask(self, path: str, person: int, body: dict[str, Any] | None = None) -> Any:
         """GET, or POST of that body, to the API as that person."""
@@ -91,7 +92,7 @@ class _Studio:
 
     def submit(self, person: int, seed: int) -> int:
         """Queue a job and answer its number."""
-        wanted = {"prompt": "slow piano", "duration_seconds": JOB_SECONDS, "seed": seed}
+        wanted = {"prompt": "slow piano", "duration_seconds": self.job_seconds, "seed": seed}
         return int(self.ask("generations", person, wanted)["id"])
 
 
@@ -104,19 +105,16 @@ class _Figures:
     web_bytes: int = 0
 
 
-def run(
-    *, rounds: int, checkpoint: Path | None, say: Callable[[str], None], small: bool = False
-) -> dict[str, Any]:
-    """Measure and return the figures, of one round. `small` is for tests: a few of everything."""
-    sockets, jobs, host_jobs = (20, 4, 3) if small else (SOCKETS, JOBS, HOST_JOBS)
-    figures: dict[str, Any] = {"hardware": hardware_line(), "sockets": sockets, "jobs": jobs}
-    with _running(["serve"], say) as studio:
-        figures |= asyncio.run(_under_load(studio, sockets, jobs, say))
-    figures["host_jobs"] = host_jobs
-    with _running(["serve", "--no-engine"], say) as studio:
+def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure and return the figures, of one round."""
+    figures: dict[str, Any] = {"hardware": hardware_line(), "sockets": SOCKETS, "jobs": JOBS}
+    with _running(say) as studio:
+        figures |= asyncio.run(_under_load(studio, SOCKETS, JOBS, say))
+    figures["host_jobs"] = HOST_JOBS
+    with _running(say, "--no-engine") as studio:
         for hosts in (1, 2):
-            say(f"{host_jobs} jobs with {hosts} engine host{'s' if hosts > 1 else ''}")
-            figures[f"jobs_per_minute_{hosts}"] = round(_jobs_per_minute(studio, hosts, host_jobs), 1)
+            say(f"{HOST_JOBS} jobs with {hosts} engine host{'s' if hosts > 1 else ''}")
+            figures[f"jobs_per_minute_{hosts}"] = round(_jobs_per_minute(studio, hosts, HOST_JOBS), 1)
     return figures
 
 
@@ -127,7 +125,7 @@ async def _under_load(studio: _Studio, sockets: int, jobs: int, say: Callable[[s
     address = urlsplit(studio.url)
     assert address.hostname is not None
     assert address.port is not None
-    pages = [PageSocket(person=number % PEOPLE) for number in range(sockets)]
+    pages = [PageSocket(person=number % len(studio.people)) for number in range(sockets)]
     listening = []
     for number, page in enumerate(pages, 1):
         cookie = studio.cookie(page.person)
@@ -136,7 +134,7 @@ async def _under_load(studio: _Studio, sockets: int, jobs: int, say: Callable[[s
             await _until(lambda: all(each.is_open and each.messages for each in pages[:number]))  # noqa: B023
     say(f"{sockets} sockets are open; {jobs} jobs are submitted")
     began = time.monotonic()
-    owners = [number % PEOPLE for number in range(jobs)]
+    owners = [number % len(studio.people) for number in range(jobs)]
     numbers = [await asyncio.to_thread(studio.submit, owner, seed) for seed, owner in enumerate(owners)]
     figures = _Figures()
     working = asyncio.create_task(_probe(studio, figures))
@@ -185,7 +183,7 @@ async def _probe(studio: _Studio, figures: _Figures) -> None:
     person = 0
     process = psutil.Process(studio.process.pid)
     while True:
-        person = (person + 1) % PEOPLE
+        person = (person + 1) % len(studio.people)
         figures.page_seconds.append(await _timed(studio.page, person))
         figures.api_seconds.append(await _timed(studio.ask, "takes", person))
         figures.web_bytes = max(figures.web_bytes, process.memory_info().rss)
@@ -217,7 +215,7 @@ def _ended(studio: _Studio, numbers: list[int], owners: list[int]) -> bool:
 
 
 def _jobs_per_minute(studio: _Studio, hosts: int, jobs: int) -> float:
-    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "runworker", "generation"]
+    command = [*MANAGE, "runworker", "generation"]
     workers = [
         subprocess.Popen(command, env=studio.environment, stderr=subprocess.DEVNULL) for _ in range(hosts)
     ]
@@ -226,7 +224,7 @@ def _jobs_per_minute(studio: _Studio, hosts: int, jobs: int) -> float:
         first = [studio.submit(person, 10**6 + person) for person in range(2 * hosts)]
         asyncio.run(_until(lambda: _ended(studio, first, list(range(2 * hosts))), every=0.2))
         began = time.monotonic()
-        owners = [number % PEOPLE for number in range(jobs)]
+        owners = [number % len(studio.people) for number in range(jobs)]
         numbers = [studio.submit(owner, seed) for seed, owner in enumerate(owners)]
         asyncio.run(_until(lambda: _ended(studio, numbers, owners), every=0.2))
         return 60 * jobs / (time.monotonic() - began)
@@ -238,35 +236,16 @@ def _jobs_per_minute(studio: _Studio, hosts: int, jobs: int) -> float:
 
 
 @contextmanager
-def _running(command: list[str], say: Callable[[str], None]) -> Iterator[_Studio]:
-    hidden = ("MUSICGEN_", "DJANGO_", "DATABASE_URL", "REDIS_URL")
-    manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
+def _running(say: Callable[[str], None], *options: str) -> Iterator[_Studio]:
     with tempfile.TemporaryDirectory(prefix="musicgen-benchmark-") as home:
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(hidden)},
-            "MUSICGEN_HOME": home,
-            "MUSICGEN_ACCESS": "shared",
-            "MUSICGEN_SHIPPED_ADAPTERS": "false",
-            "MUSICGEN_DRAIN_SECONDS": "0",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
-        say(f"{' '.join(command)}: making {PEOPLE} people")
-        subprocess.run([*manage, "migrate", "--verbosity", "0"], check=True, env=environment)
-        script = [*manage, "shell", "--verbosity", "0", "-c", _MAKE_PEOPLE.format(people=PEOPLE)]
-        made = subprocess.run(script, check=True, env=environment, capture_output=True, text=True)
-        process = subprocess.Popen(
-            [*manage, *command, "--port", "0"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+        say(f"{' '.join(['serve', *options])}: making {PEOPLE} people")
+        environment = prepared_environment(
+            Path(home),
+            MUSICGEN_ACCESS="shared",
+            MUSICGEN_SHIPPED_ADAPTERS="false",
+            MUSICGEN_DRAIN_SECONDS="0",
+            OMP_NUM_THREADS="1",
         )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            url = next(word for word in line.split() if word.startswith("http")).rstrip("/")
-            yield _Studio(url, process, environment, json.loads(made.stdout.splitlines()[-1]))
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+        people = json.loads(run_in_shell(_MAKE_PEOPLE.format(people=PEOPLE), environment).splitlines()[-1])
+        with own_server(environment, *options) as server:
+            yield _Studio(server.url, server.process, environment, people)

@@ -23,6 +23,7 @@ from typing import Any
 from django.conf import settings
 
 from gated_configs.wording import gigabytes
+from musicgen_site.benchmarks.own_server import own_server, prepared_environment, run_in_shell
 from registry.catalog import DEMO_MODEL_ID
 from registry.hardware import read_hardware
 
@@ -160,32 +161,9 @@ class _Studio:
 
 @contextmanager
 def _server(home: Path, checkpoint: Path, *, keep_alive_minutes: int) -> Iterator[_Studio]:
-    hidden = ("MUSICGEN_", "DJANGO_", "DATABASE_URL", "REDIS_URL")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(hidden)},
-        "MUSICGEN_HOME": str(home),
-        "MUSICGEN_KEEP_ALIVE_MINUTES": str(keep_alive_minutes),
-        "PYTHONUNBUFFERED": "1",
-    }
-    manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
-    home.mkdir(parents=True)
-    subprocess.run([*manage, "migrate", "--verbosity", "0"], check=True, env=environment)
-    script = _ADD_MODEL.format(id=BENCHMARK_MODEL_ID, path=str(checkpoint))
-    subprocess.run([*manage, "shell", "--verbosity", "0", "-c", script], check=True, env=environment)
-    process = subprocess.Popen(
-        [*manage, "serve", "--port", "0"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        url = next(word for word in line.split() if word.startswith("http")).rstrip("/")
-        studio = _Studio(url)
+    environment = prepared_environment(home, MUSICGEN_KEEP_ALIVE_MINUTES=str(keep_alive_minutes))
+    run_in_shell(_ADD_MODEL.format(id=BENCHMARK_MODEL_ID, path=str(checkpoint)), environment)
+    with own_server(environment) as server:
+        studio = _Studio(server.url)
         studio.wait_until_only(DEMO_MODEL_ID)
         yield studio
-    finally:
-        process.terminate()
-        process.wait(timeout=30)

@@ -21,6 +21,10 @@ MAX_TOKENS: Final = 20
 USE_STEP: Final = timedelta(hours=1)
 
 
+UNSHOWN: Final = "The name holds a character that cannot be shown. Type it again."
+NO_SCOPE: Final = "Choose what the token may do."
+
+
 class TokenRefused(ValueError):
     """`str()` is the sentence for people; `field` is the form's."""
 
@@ -46,9 +50,9 @@ def create_token(
             "name", f"The name can have {MAX_NAME_CHARACTERS} characters, and this has {len(name)}."
         )
     if not name.isprintable():
-        raise TokenRefused("name", "The name holds a character that cannot be shown. Type it again.")
+        raise TokenRefused("name", UNSHOWN)
     if scope not in scopes_for(owner):
-        raise TokenRefused("scope", "Choose what the token may do.")
+        raise TokenRefused("scope", NO_SCOPE)
     if ApiToken.objects.for_user(owner).unrevoked().count() >= MAX_TOKENS:
         raise TokenRefused("name", f"You have {MAX_TOKENS} tokens, which is the limit. Revoke one first.")
     secret = PREFIX + secrets.token_urlsafe(32)

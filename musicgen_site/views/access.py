@@ -7,8 +7,19 @@ from functools import wraps
 from typing import Any
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import add_never_cache_headers
+from django.views.generic.edit import FormView
+
+
+class RefusedIs400(FormView):  # type: ignore[type-arg]  # of Django's forms and of ours alike
+    """A form's page that answers 400 with the form and what is wrong with it."""
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        """The form again, with what was typed."""
+        response = super().form_invalid(form)
+        response.status_code = 400
+        return response
 
 
 def shared_mode_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:

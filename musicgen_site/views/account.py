@@ -18,7 +18,7 @@ from generation.services.storage import storage_of
 from musicgen_site.forms import PasswordForm, TokenForm
 from musicgen_site.models import ApiToken
 from musicgen_site.services.tokens import TokenRefused, create_token, revoke_token, scopes_for
-from musicgen_site.views.access import shared_mode_only
+from musicgen_site.views.access import RefusedIs400, shared_mode_only
 
 
 @shared_mode_only
@@ -60,7 +60,7 @@ def token_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("account")
 
 
-class PasswordPage(PasswordChangeView):
+class PasswordPage(RefusedIs400, PasswordChangeView):
     """Another password. It ends every other login of this person; the session at hand goes on under a new key."""
 
     form_class = PasswordForm

@@ -22,7 +22,7 @@ from gated_configs.wording import rough_seconds
 from musicgen_site.forms import NewPasswordForm, ResetForm
 from musicgen_site.request_in_hand import address_of, network_of
 from musicgen_site.request_limits import too_many
-from musicgen_site.views.access import shared_mode_only
+from musicgen_site.views.access import RefusedIs400, shared_mode_only
 
 #: Mails asked for from one address, and mails to one mailbox.
 FROM_HERE: Final = Limit("reset-address", 10, 3600)
@@ -54,7 +54,7 @@ def mailed_host(request: HttpRequest) -> str:
     return f"{named[0].removeprefix('.')}{f':{port}' if port else ''}"
 
 
-class ResetPage(PasswordResetView):
+class ResetPage(RefusedIs400, PasswordResetView):
     """Asks for the address. The answer is the same whether or not somebody has it."""
 
     form_class = ResetForm
@@ -80,7 +80,7 @@ class SentPage(PasswordResetDoneView):
     template_name = "registration/reset_sent.html"
 
 
-class NewPasswordPage(PasswordResetConfirmView):
+class NewPasswordPage(RefusedIs400, PasswordResetConfirmView):
     """The page behind the mail's link."""
 
     form_class = NewPasswordForm

@@ -15,6 +15,7 @@ from registry.media.files import ASIDE, Found, NotOurs
 
 __all__ = [
     "ASIDE",
+    "AWAY_OPENING",
     "MEDIA_AWAY",
     "MISSING_EXTRA",
     "Found",
@@ -23,11 +24,14 @@ __all__ = [
     "NotOurs",
     "OpenedMedia",
     "probe",
+    "says_away",
     "takes_media",
     "weights_media",
 ]
 
 MEDIA_AWAY: Final = "MEDIA_AWAY"
+#: How the sentence of a MediaAway begins.
+AWAY_OPENING: Final = "The storage of takes and adapters"
 
 
 class MediaAway(OSError):
@@ -122,6 +126,11 @@ def weights_media() -> Media:
 def probe() -> None:
     """Raise MediaAway, with a sentence for who starts the studio, where takes cannot be kept."""
     takes_media().probe()
+
+
+def says_away(sentence: str) -> bool:
+    """Whether a sentence that was kept, such as an engine's in its row, is that of a MediaAway."""
+    return sentence.startswith((AWAY_OPENING, MISSING_EXTRA))
 
 
 def _media(alias: str) -> Media:

@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from django.conf import settings
 from storages.backends.s3 import S3Storage
 
-from registry.media import MediaAway
+from registry.media import AWAY_OPENING, MediaAway
 from registry.media.files import ASIDE, Found, NotOurs
 
 logger = logging.getLogger(__name__)
@@ -241,7 +241,7 @@ class BucketMedia(S3Storage):
 
     def _away(self, advice: str, what: str, problem: Exception) -> MediaAway:
         return MediaAway(
-            f"The storage of takes and adapters, the bucket {self.bucket_name}, cannot be used now. {advice}",
+            f"{AWAY_OPENING}, the bucket {self.bucket_name}, cannot be used now. {advice}",
             f"{what}: {type(problem).__name__}: {problem}",
         )
 

@@ -15,6 +15,7 @@ from adapters.services.importing import ZipSource, import_adapter
 from registry.models import ModelConfig
 from tests.adapters.test_importing import home, left_in, small_files, write_zip  # noqa: F401 - a fixture
 from tests.adapters.zips import adapter_files, zipped
+from tests.media_files import weights_file
 
 LIST = "/admin/adapters/adapter/"
 ADD = f"{LIST}add/"
@@ -116,7 +117,7 @@ def test_a_zip_is_imported(admin: Client, owner: User, home: Path) -> None:  # n
     adapter = Adapter.objects.get()
     assert (str(adapter), adapter.description, adapter.imported_by) == ("Night Drive v2", "Dark", owner)
     assert adapter.base_model == ModelConfig.objects.get(pk="musicgen-small")
-    assert left_in(home) == [adapter.path.name]
+    assert left_in(home) == [weights_file(adapter).name]
 
 
 def test_the_same_zip_again_is_told(admin: Client, adapter: Adapter) -> None:

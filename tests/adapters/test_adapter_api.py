@@ -26,6 +26,7 @@ from tests.adapters.test_importing import (  # noqa: F401 - fixtures
 )
 from tests.adapters.zips import WEIGHTS, adapter_files, zipped
 from tests.hub import FakeHub
+from tests.media_files import weights_file
 
 URL = "/api/adapters"
 
@@ -150,7 +151,7 @@ def test_a_zip_is_uploaded(local: Client, owner: User, home: Path) -> None:  # n
     assert told["adapter"]["id"] == adapter.pk
     assert (told["adapter"]["label"], told["adapter"]["imported_by"]) == ("Night Drive v2.0", owner.username)
     assert (adapter.description, adapter.default_strength) == ("Dark", 0.7)
-    assert left_in(home) == [adapter.path.name]
+    assert left_in(home) == [weights_file(adapter).name]
 
 
 def test_the_same_zip_again_answers_what_is_there(local: Client) -> None:
@@ -273,7 +274,7 @@ def test_what_is_said_of_it_can_be_edited(local: Client, adapter: Adapter) -> No
     adapter.refresh_from_db()
     assert (adapter.name, adapter.version, adapter.trigger_words) == ("Slow Jazz", "1.0", "slow")
     assert answer.json()["default_strength"] == adapter.default_strength == 1.5
-    assert adapter.path.is_file()
+    assert weights_file(adapter).is_file()
 
 
 def test_an_edit_of_nothing_changes_nothing(local: Client, adapter: Adapter) -> None:
@@ -360,7 +361,7 @@ def test_people_see_adapters_and_only_staff_import_and_edit(
         send(client, "/77", "patch", name="x"),
     ):
         assert_refused(answer, 403, "STAFF_ONLY")
-    assert left_in(home) == [adapter.path.name]
+    assert left_in(home) == [weights_file(adapter).name]
     client.force_login(staff)
     assert upload(client, zipped(adapter_files())).status_code == 201
 
@@ -384,5 +385,5 @@ def test_other_methods_are_refused(local: Client, adapter: Adapter) -> None:
 
 def test_a_weights_file_is_not_told(local: Client, adapter: Adapter) -> None:
     """Where files lie on the server is nobody's business."""
-    assert str(adapter.path.parent) not in json.dumps(get(local))
+    assert str(weights_file(adapter).parent) not in json.dumps(get(local))
     assert WEIGHTS not in json.dumps(get(local, f"/{adapter.pk}"))

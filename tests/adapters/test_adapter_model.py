@@ -21,6 +21,7 @@ from adapters.models import Adapter
 from registry.models import ModelConfig
 from tests.adapters import made
 from tests.adapters.conftest import AdapterOn, RowOf
+from tests.media_files import weights_file
 
 
 def plain(number: int, **facts: Any) -> Adapter:
@@ -154,7 +155,9 @@ def test_its_label_is_name_and_version(version: str, label: str) -> None:
 
 def test_its_weights_lie_in_the_home_under_their_hash() -> None:
     adapter = plain(1)
-    assert adapter.path == settings.STUDIO.home / "adapters" / f"{adapter.weights_sha256}.safetensors"
+    assert (
+        weights_file(adapter) == settings.STUDIO.home / "adapters" / f"{adapter.weights_sha256}.safetensors"
+    )
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ from registry.services import ModelNotFound
 from tests.adapters.zips import CONFIG, WEIGHTS, adapter_files, lora_config, lora_tensors, safetensors, zipped
 from tests.hub import FakeHub
 from tests.hub.fake_hub import TOKEN
+from tests.media_files import weights_file
 
 
 @pytest.fixture(autouse=True)
@@ -100,9 +101,9 @@ def test_a_folder_is_imported_with_what_its_files_tell(
     assert (adapter.rank, adapter.alpha, adapter.tensor_count) == (4, 8, 16)
     assert adapter.weights_sha256 == hashlib.sha256(files[WEIGHTS]).hexdigest()
     assert adapter.file_bytes == len(files[WEIGHTS])
-    assert adapter.path.read_bytes() == files[WEIGHTS]
-    assert adapter.path == home / "adapters" / f"{adapter.weights_sha256}.safetensors"
-    assert left_in(home) == [adapter.path.name]
+    assert weights_file(adapter).read_bytes() == files[WEIGHTS]
+    assert weights_file(adapter) == home / "adapters" / f"{adapter.weights_sha256}.safetensors"
+    assert left_in(home) == [weights_file(adapter).name]
     assert {path.name for path in folder.iterdir()} == set(files), "the user's own files stay"
 
 
@@ -252,7 +253,7 @@ def test_pickles_beside_the_weights_are_left_out_and_noted(db: None, home: Path,
     files = {**adapter_files(), "adapter_model.bin": b"\x80\x02evil", "optimizer.pt": b"\x80\x02"}
     adapter = import_adapter(source=FolderSource(write_folder(tmp_path / "a", files))).adapter
     assert any("adapter_model.bin" in note and "never read" in note for note in adapter.notes)
-    assert left_in(home) == [adapter.path.name]
+    assert left_in(home) == [weights_file(adapter).name]
 
 
 # --- the same again ---
@@ -262,7 +263,7 @@ def test_the_same_adapter_twice_is_one(db: None, home: Path, tmp_path: Path) -> 
     first = import_adapter(source=ZipSource(write_zip(tmp_path / "a.zip"), "jazz.zip"))
     again = import_adapter(source=FolderSource(write_folder(tmp_path / "other")))
     assert (again.adapter, again.created) == (first.adapter, False)
-    assert left_in(home) == [first.adapter.path.name]
+    assert left_in(home) == [weights_file(first.adapter).name]
 
 
 def test_the_same_content_under_another_name_is_a_second_row_and_one_file(
@@ -276,7 +277,7 @@ def test_the_same_content_under_another_name_is_a_second_row_and_one_file(
     assert second.adapter != first.adapter
     assert (third.adapter, third.created) == (second.adapter, False)
     assert Adapter.objects.count() == 2
-    assert left_in(home) == [first.adapter.path.name]
+    assert left_in(home) == [weights_file(first.adapter).name]
 
 
 def test_another_adapter_of_the_same_name_is_refused(db: None, home: Path, tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_another_adapter_of_the_same_name_is_refused(db: None, home: Path, tmp_p
     refusal = refused(ZipSource(other, "jazz.zip"))
     assert (refusal.code, refusal.facts["adapter_id"]) == ("ADAPTER_NAME_TAKEN", first.pk)
     assert "Jazz v1.0" in refusal.message
-    assert left_in(home) == [first.path.name]
+    assert left_in(home) == [weights_file(first).name]
     assert import_adapter(source=ZipSource(other, "jazz.zip"), version="1.1").created
 
 
@@ -297,28 +298,28 @@ def test_another_config_of_the_same_weights_is_another_adapter_and_one_file(
         source=ZipSource(write_zip(tmp_path / "b.zip", adapter_files(lora_alpha=16)))
     ).adapter
     assert first.sha256 != second.sha256
-    assert left_in(home) == [first.path.name] == [second.path.name]
+    assert left_in(home) == [weights_file(first).name] == [weights_file(second).name]
 
 
 def test_an_import_heals_a_row_whose_file_was_lost(db: None, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip")
     adapter = import_adapter(source=ZipSource(path)).adapter
-    adapter.path.unlink()
+    weights_file(adapter).unlink()
     mark_broken(adapter, code="WEIGHTS_MISSING", reason="Its file is gone.")
     again = import_adapter(source=ZipSource(path))
     assert not again.created
     assert not again.adapter.is_broken
-    assert again.adapter.path.is_file()
+    assert weights_file(again.adapter).is_file()
 
 
 def test_weights_go_when_no_row_needs_them(db: None, home: Path, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip")
     first = import_adapter(source=ZipSource(path), name="One").adapter
     second = import_adapter(source=ZipSource(path), name="Two").adapter
-    size = first.path.stat().st_size
+    size = weights_file(first).stat().st_size
     first.delete()
     assert remove_unused_weights(second.weights_sha256) == 0
-    assert second.path.is_file()
+    assert weights_file(second).is_file()
     second.delete()
     assert remove_unused_weights(second.weights_sha256) == size
     assert remove_unused_weights(second.weights_sha256) == 0
@@ -373,7 +374,7 @@ def test_imports_of_the_same_adapter_at_once_end_well(home: Path, tmp_path: Path
     assert problems == []
     assert [result.created for result in results].count(True) == 1
     assert len({result.adapter.pk for result in results}) == 1
-    assert left_in(home) == [Adapter.objects.get().path.name]
+    assert left_in(home) == [weights_file(Adapter.objects.get()).name]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -392,7 +393,7 @@ def test_an_import_while_the_last_row_is_deleted_keeps_its_file(tmp_path: Path) 
         deleting.start()
         import_adapter(source=ZipSource(path, "jazz.zip"))
         deleting.join(timeout=30)
-        assert all(row.path.is_file() for row in Adapter.objects.all())
+        assert all(weights_file(row).is_file() for row in Adapter.objects.all())
         Adapter.objects.all().delete()
 
 
@@ -578,10 +579,10 @@ def test_a_repository_is_imported(db: None, hub: FakeHub, home: Path, tmp_path: 
     assert str(adapter) == "My Jazz Adapter v1.0"
     assert (adapter.source, adapter.source_name) == ("hub", f"{REPO}@{commit}")
     assert adapter.description == "Warm jazz."
-    assert adapter.path.read_bytes() == adapter_files()[WEIGHTS]
-    assert not adapter.path.is_symlink()
+    assert weights_file(adapter).read_bytes() == adapter_files()[WEIGHTS]
+    assert not weights_file(adapter).is_symlink()
     assert hub.fetched_names() == {CONFIG, WEIGHTS, "README.md"}
-    assert left_in(home) == [adapter.path.name]
+    assert left_in(home) == [weights_file(adapter).name]
     assert not (tmp_path / "hf").exists(), "the hub's cache is not touched"
 
 
@@ -594,7 +595,7 @@ def test_another_revision_is_imported(db: None, hub: FakeHub) -> None:
     commit = hub.publish(REPO, adapter_files(seed=5), ref="v2")
     adapter = import_adapter(source=HubSource(REPO, "v2")).adapter
     assert adapter.source_name == f"{REPO}@{commit}"
-    assert adapter.path.read_bytes() == adapter_files(seed=5)[WEIGHTS]
+    assert weights_file(adapter).read_bytes() == adapter_files(seed=5)[WEIGHTS]
 
 
 def test_a_gated_repository_is_imported_with_a_token(

@@ -28,6 +28,7 @@ from tests.backup.studios import (
     studio_at,
 )
 from tests.generation.music import make_job, make_running_job, make_take
+from tests.media_files import take_file
 
 # --- There and back ---
 
@@ -137,7 +138,7 @@ def test_a_take_purged_between_rows_and_files_is_left_out(
 
 def test_a_row_whose_file_was_lost_before_is_kept_and_told(full: Path, tmp_path: Path) -> None:
     take = Take.objects.order_by("pk")[0]
-    take.path.unlink()
+    take_file(take).unlink()
     said = io.StringIO()
     call_command("backup", str(tmp_path / "new.tar"), stdout=io.StringIO(), stderr=said)
     assert take.file_name in said.getvalue()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.models import Adapter
-from adapters.services.importing import FolderSource, import_adapter
+from adapters.services.importing import FolderSource, ZipSource, import_adapter
 from generation.models import Job, JobStatus
 from registry.models import ModelConfig
 from registry.services import activate_model, note_architecture
@@ -27,6 +27,13 @@ def dwarf_model(kind: str, folder: Path, *, active: bool = False) -> ModelConfig
 def bring_in(folder: Path, name: str, **said: Any) -> Adapter:
     """Import the adapter of a folder."""
     return import_adapter(source=FolderSource(folder), name=name, **said).adapter
+
+
+def bring_in_zip(content: bytes, folder: Path, name: str, **said: Any) -> Adapter:
+    """Import the adapter of a zip, which is written to the folder."""
+    path = folder / f"{name}.zip"
+    path.write_bytes(content)
+    return import_adapter(source=ZipSource(path, path.name), name=name, **said).adapter
 
 
 def failure(job: Job) -> tuple[str, str]:

@@ -15,7 +15,6 @@ from django.utils.html import strip_tags
 
 from adapters.events import AdaptersChanged
 from adapters.models import Adapter, AdapterProof, ProofStatus
-from adapters.services.importing import ZipSource, import_adapter
 from gated_configs.wording import THIN_SPACE
 from generation.adapter_pages.content import proof_card
 from generation.adapter_pages.trial_card import trial_card
@@ -27,8 +26,10 @@ from registry.events import SwitchChanged, send
 from registry.models import ModelConfig
 from registry.services import activate_model
 from tests.adapters.zips import WEIGHTS, adapter_files, zipped
+from tests.generation.adapting import bring_in_zip
 from tests.generation.music import HOST, recipe_for, save
 from tests.generation.open_pages import Page, rows
+from tests.media_files import weights_file
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
@@ -79,9 +80,7 @@ def zip_bytes(*, seed: int = 1, base: str = "studio/narrow", **files: bytes) -> 
 
 def bring_in(tmp_path: Path, name: str, *, seed: int = 1, **said: Any) -> Adapter:
     """Import one through the product's own service."""
-    path = tmp_path / f"{name}-{seed}.zip"
-    path.write_bytes(zip_bytes(seed=seed))
-    return import_adapter(source=ZipSource(path, path.name), name=name, **said).adapter
+    return bring_in_zip(zip_bytes(seed=seed), tmp_path, name, **said)
 
 
 @pytest.fixture
@@ -164,7 +163,7 @@ def test_a_zip_is_imported(
     answer = client.post("/adapters/import/", sent, headers=headers)
     adapter = Adapter.objects.get()
     assert (str(adapter), adapter.default_strength, adapter.imported_by) == ("My Jazz v1.0", 0.5, owner)
-    assert adapter.path.is_file()
+    assert weights_file(adapter).is_file()
     where = f"/adapters/{adapter.pk}/"
     if headers:
         assert json.loads(answer["HX-Location"])["path"] == where

@@ -35,6 +35,7 @@ from musicgen_site.media_address import media_storages
 from registry.media import MediaAway, takes_media, weights_media
 from tests.adapters.zips import adapter_files, zipped
 from tests.conftest import StorageServer
+from tests.generation.adapting import bring_in_zip
 from tests.generation.music import HOST, make_running_job, make_take, recipe_for, tone
 from tests.generation.test_take_audio import body
 
@@ -52,9 +53,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def jazz(tmp_path: Path) -> Adapter:
-    path = tmp_path / "jazz.zip"
-    path.write_bytes(zipped(adapter_files()))
-    return import_adapter(source=ZipSource(path, "jazz.zip"), name="Jazz").adapter
+    return bring_in_zip(zipped(adapter_files()), tmp_path, "Jazz")
 
 
 def hours_ago(hours: float) -> datetime:
@@ -124,7 +123,7 @@ def test_what_is_deleted_meanwhile_is_found_by_the_clean_up(
 
 def test_an_import_is_refused_meanwhile(jazz: Adapter, tmp_path: Path, storage_server: StorageServer) -> None:
     with storage_server.away(), pytest.raises(AdapterRefused) as refused:
-        import_adapter(source=ZipSource(tmp_path / "jazz.zip", "jazz.zip"), name="Again")
+        import_adapter(source=ZipSource(tmp_path / "Jazz.zip", "Jazz.zip"), name="Again")
     assert refused.value.code == "MEDIA_AWAY"
     assert refused.value.message.endswith("Nothing was kept; try again later.")
     assert Adapter.objects.get() == jazz

@@ -253,6 +253,24 @@ def test_in_shared_mode_a_login_is_needed(shared_mode: None, client: Client, ali
     assert connects([*OURS, (b"cookie", cookie.encode())])
 
 
+def test_a_person_has_so_many_sockets_and_no_more(alice: User, bob: User, settings: Any) -> None:
+    settings.STUDIO = settings.STUDIO.model_copy(update={"max_sockets_per_person": 2})
+
+    async def scenario(first: Page, second: Page, third: Page, his: Page) -> None:
+        second.socket.scope["query_string"] = b"view=library"  # whatever it shows, it counts
+        for page in (first, second):
+            await page.open()
+        assert (await third.socket.connect(timeout=20))[0], "a page is told the code of an open socket only"
+        assert await third.socket.receive_output(20) == {"type": "websocket.close", "code": 4429}
+        await his.open()
+        await first.close()
+        again = Page(alice)
+        await again.open()
+        await again.close()
+
+    scenario_of(alice, alice, alice, bob)(scenario)
+
+
 # The engine's ear.
 
 

@@ -18,6 +18,7 @@ from tests.generation.adapting import bring_in
 from tests.generation.music import HOST
 from tests.generation.test_api import assert_refused
 from tests.generation.test_job_adapters import made_take, submit
+from tests.media_files import weights_file
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
@@ -31,8 +32,8 @@ def test_what_needs_it_is_told_and_done(owner: User, mono: ModelConfig, jazz: Ad
     recipe = take.recipe
     assert dependents_of(jazz) == Dependents(queued_jobs=3, running_jobs=0, takes=1, trials=1)
 
-    size = jazz.path.stat().st_size
-    path = jazz.path
+    size = weights_file(jazz).stat().st_size
+    path = weights_file(jazz)
     removal = delete_adapter(jazz)
     assert (removal.cancelled_jobs, removal.running_jobs, removal.takes) == (3, 0, 1)
     assert removal.freed_bytes == size
@@ -55,11 +56,11 @@ def test_a_file_that_another_adapter_shares_stays(
     mono: ModelConfig, jazz: Adapter, adapter_on: AdapterOn
 ) -> None:
     twin = bring_in(adapter_on("mono", "whole"), "Swing", base_model=mono.pk)
-    assert twin.path == jazz.path
+    assert weights_file(twin) == weights_file(jazz)
     assert delete_adapter(jazz).freed_bytes == 0
-    assert twin.path.exists()
+    assert weights_file(twin).exists()
     assert delete_adapter(twin).freed_bytes > 0
-    assert not twin.path.exists()
+    assert not weights_file(twin).exists()
 
 
 def test_a_running_job_keeps_the_file_until_it_is_over(owner: User, jazz: Adapter) -> None:
@@ -69,10 +70,10 @@ def test_a_running_job_keeps_the_file_until_it_is_over(owner: User, jazz: Adapte
     removal = delete_adapter(jazz)
     assert (removal.cancelled_jobs, removal.running_jobs, removal.freed_bytes) == (0, 1, 0)
     assert remove_deleted_weights() == 0
-    assert jazz.path.exists()
+    assert weights_file(jazz).exists()
     jobs.end_job(running, JobStatus.FINISHED, host=HOST)
     assert remove_deleted_weights() > 0
-    assert not jazz.path.exists()
+    assert not weights_file(jazz).exists()
     assert remove_deleted_weights() == 0
 
 
@@ -83,7 +84,7 @@ def test_a_file_that_came_back_stays(
     delete_adapter(jazz)
     back = bring_in(adapter_on("mono", "whole"), "Jazz", base_model=mono.pk)
     assert remove_deleted_weights() == 0
-    assert back.path.exists()
+    assert weights_file(back).exists()
 
 
 # The API.
@@ -106,4 +107,4 @@ def test_only_staff_delete(shared_mode: None, jazz: Adapter, mallory: User, clie
     client.force_login(mallory)
     assert_refused(client.delete(f"/api/adapters/{jazz.pk}"), 403, "STAFF_ONLY")
     assert Adapter.objects.exists()
-    assert jazz.path.exists()
+    assert weights_file(jazz).exists()

@@ -33,6 +33,7 @@ from registry.media import MediaAway, takes_media
 from registry.models import ModelConfig
 from tests.conftest import StorageServer, wait_until
 from tests.generation.music import make_take
+from tests.media_files import take_file
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -140,9 +141,9 @@ def test_a_job_becomes_a_take(owner: User) -> None:
     take = Take.objects.get()
     assert (take.owner, take.job, take.seed, take.prompt) == (owner, job, 7, "slow piano")
     assert (take.frames, take.duration_seconds, take.is_partial) == (25, 0.5, False)
-    assert soundfile.info(take.path).frames == 8000
+    assert soundfile.info(take_file(take)).frames == 8000
     assert max(take.peaks) > 0, "it is not silent"
-    assert audio_files.read_recipe(take.path) == take.recipe
+    assert audio_files.read_recipe(take_file(take)) == take.recipe
     assert take.recipe["device"] == "cpu"
     assert take.recipe["versions"]["torch"].startswith("2.")
     assert (job.attempts, job.lease_owner, job.frames_total) == (1, "", 25)
@@ -155,7 +156,7 @@ def test_the_same_seed_makes_the_same_file(owner: User) -> None:
     made = [until_ended(job).takes.get() for job in queued]
     assert made[0].sha256 == made[1].sha256
     assert made[0].sha256 != made[2].sha256
-    assert made[0].path.read_bytes() == made[1].path.read_bytes()
+    assert take_file(made[0]).read_bytes() == take_file(made[1]).read_bytes()
 
 
 def test_variations_count_the_seed_up(owner: User) -> None:
@@ -176,8 +177,8 @@ def test_every_parameter_reaches_the_engine(owner: User) -> None:
     queued = [submit(owner, **changed) for changed in changes]
     for changed, job in zip(changes, queued, strict=True):
         take = until_ended(job).takes.get()
-        first, _ = soundfile.read(base.path)
-        other, _ = soundfile.read(take.path)
+        first, _ = soundfile.read(take_file(base))
+        other, _ = soundfile.read(take_file(take))
         assert (first != other).any(), changed
 
 
@@ -189,7 +190,7 @@ def test_a_cancelled_take_is_kept_as_far_as_it_came(owner: User, slow: ModelConf
     assert take.is_partial
     assert 20 <= take.frames < 1000
     assert take.duration_seconds == pytest.approx(take.frames / 50)
-    assert soundfile.info(take.path).duration == pytest.approx(take.frames / 50)
+    assert soundfile.info(take_file(take)).duration == pytest.approx(take.frames / 50)
     kept = cards.card_of(job).kept_line.replace(THIN_SPACE, " ")
     assert kept.startswith("kept ")
     assert float(kept.split()[1]) == pytest.approx(take.duration_seconds, abs=0.51)

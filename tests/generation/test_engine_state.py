@@ -2,6 +2,7 @@
 
 import platform
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from django.utils import timezone
 from generation.engine_state import engine_state
 from generation.models import EngineHost
 from generation.services.hosts import running_host
+from registry.media import AWAY_OPENING
 from registry.models import ModelConfig
 from tests.generation.music import make_job
 
 pytestmark = pytest.mark.django_db
+
+AWAY = f"{AWAY_OPENING}, the bucket studio, cannot be used now. It refuses the studio."
 
 
 def announce(**fields: Any) -> EngineHost:
@@ -64,6 +68,20 @@ def announce(**fields: Any) -> EngineHost:
             "MusicGen Demo · starting",
             "The engine is starting.",
         ),
+        (
+            {"state": "ready", "last_error": AWAY},
+            "waiting",
+            "MusicGen Demo · waiting for storage",
+            f"{AWAY} Jobs wait until it can be used.",
+        ),
+        ({"state": "none", "last_error": AWAY}, "waiting", "MusicGen Demo · waiting for storage", AWAY),
+        (
+            {"state": "working", "last_error": AWAY},
+            "working",
+            "MusicGen Demo · CPU · working",
+            "is making music",
+        ),
+        ({"state": "ready", "last_error": "No disk."}, "ready", "MusicGen Demo · CPU · ready", "is loaded"),
         ({"state": "none", "last_error": "No disk."}, "none", "MusicGen Demo · not loaded", "No disk."),
         ({"state": "none"}, "starting", "MusicGen Demo · resting", "The next job loads the one it needs."),
     ],
@@ -117,3 +135,13 @@ def test_pages_live_without_any_active_model(client: Client) -> None:
         assert client.get(path).status_code == 200
     assert client.get("/api/models").json()["current_model"] is None
     assert "no model" in engine_state().model_name
+
+
+def test_pages_that_tell_more_say_too_that_it_waits_for_storage(client: Client, home: Path) -> None:
+    host = announce(last_error=AWAY)
+    words = "The engine waits for storage."
+    assert words in client.get("/settings/").content.decode()
+    assert ">waiting for storage<" in client.get("/settings/inside/").content.decode()
+    EngineHost.objects.filter(pk=host.pk).update(last_error="")
+    assert words not in client.get("/settings/").content.decode()
+    assert ">ready<" in client.get("/settings/inside/").content.decode()

@@ -28,6 +28,7 @@ from tests.adapters.conftest import AdapterOn, CheckpointOf
 from tests.generation.adapting import bring_in, dwarf_model
 from tests.generation.music import HOST, make_job, recipe_for, save
 from tests.generation.test_api import assert_refused, post
+from tests.media_files import weights_file
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
@@ -77,7 +78,7 @@ def test_a_job_keeps_what_it_uses_in_order(owner: User, jazz: Adapter, funk: Ada
 def test_the_engine_is_told_what_it_needs(jazz: Adapter) -> None:
     use = use_of(jazz, 0.5)
     assert (use.path, use.sha256, use.strength, use.name) == (
-        str(jazz.path),
+        str(weights_file(jazz)),
         jazz.weights_sha256,
         0.5,
         "Jazz v1.0",

@@ -38,6 +38,14 @@ def test_takes_come_newest_first_in_pages(client: Client, owner: User) -> None:
     assert shown(client) == made[:TAKES_PER_PAGE]
     assert shown(client, "?page=2") == made[TAKES_PER_PAGE:]
     assert client.get("/library/").context["total"] == TAKES_PER_PAGE + 3
+    older = text_of(client.get("/library/?model=musicgen-demo"))
+    assert '<a class="button" rel="next" href="?model=musicgen-demo&amp;page=2">Older</a>' in older
+    assert 'hx-target="#library-results"' in older.split('class="pager"')[1].split(">")[0]
+    Take.objects.update(deleted_at=timezone.now())
+    newer = text_of(client.get("/library/deleted/?page=2"))
+    assert '<a class="button" rel="prev" href="?page=1">Newer</a>' in newer
+    assert "Page 2 of 2" in newer
+    Take.objects.update(deleted_at=None)
     for odd in ("0", "-1", "999", "x", "9" * 40):
         assert shown(client, f"?page={odd}") in (made[:TAKES_PER_PAGE], made[TAKES_PER_PAGE:])
 

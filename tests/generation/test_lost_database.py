@@ -18,6 +18,7 @@ from generation.services import jobs, takes
 from tests.conftest import ROOT
 from tests.generation.music import HOST, make_running_job, make_take, recipe_for, save, tone
 from tests.generation.test_takes import files_in
+from tests.media_files import take_file
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
 
@@ -108,7 +109,7 @@ def test_files_of_a_host_that_fell_before_it_wrote_their_rows_go_with_its_lease(
         path.write_bytes(b"RIFF")
     assert jobs.recover_jobs(HOST, lapsed=lambda job: True) == 1
     left = {*(home / "takes").iterdir()}
-    assert left == {kept.path, first.path, *bystanders}
+    assert left == {take_file(kept), take_file(first), *bystanders}
 
 
 def test_a_disk_that_is_full_is_said_to_be(home: Path) -> None:

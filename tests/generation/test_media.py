@@ -22,6 +22,7 @@ from generation.services.adapters import delete_adapter
 from generation.services.refusals import StorageFull
 from registry.media import Media, NotOurs, takes_media, weights_media
 from tests.adapters.zips import adapter_files, zipped
+from tests.generation.adapting import bring_in_zip
 from tests.generation.music import HOST, make_running_job, make_take, recipe_for, save, tone
 from tests.generation.test_take_audio import body
 
@@ -56,9 +57,7 @@ def clean(rule: str, **look: bool) -> Outcome:
 
 @pytest.fixture
 def jazz(tmp_path: Path) -> Adapter:
-    path = tmp_path / "jazz.zip"
-    path.write_bytes(zipped(adapter_files()))
-    return import_adapter(source=ZipSource(path, "jazz.zip"), name="Jazz").adapter
+    return bring_in_zip(zipped(adapter_files()), tmp_path, "Jazz")
 
 
 # Playing.
@@ -211,7 +210,7 @@ def test_a_full_disk_concerns_only_takes_that_lie_on_it(
 
 
 def test_weights_are_kept_once_and_go_with_their_last_adapter(jazz: Adapter, tmp_path: Path) -> None:
-    again = import_adapter(source=ZipSource(tmp_path / "jazz.zip", "jazz.zip"), name="Twin").adapter
+    again = import_adapter(source=ZipSource(tmp_path / "Jazz.zip", "Jazz.zip"), name="Twin").adapter
     assert names(weights_media()) == [weights_name(jazz.weights_sha256)]
     assert delete_adapter(jazz).freed_bytes == 0
     assert delete_adapter(again).freed_bytes == again.file_bytes
@@ -227,5 +226,5 @@ def test_a_refused_import_leaves_no_file(
     delete_adapter(jazz)
     monkeypatch.setattr(Adapter, "save", fail)
     with pytest.raises(Exception, match="no row today"):
-        import_adapter(source=ZipSource(tmp_path / "jazz.zip", "jazz.zip"), name="Jazz")
+        import_adapter(source=ZipSource(tmp_path / "Jazz.zip", "Jazz.zip"), name="Jazz")
     assert names(weights_media()) == []

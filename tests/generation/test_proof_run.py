@@ -26,6 +26,7 @@ from tests.adapters.conftest import AdapterOn, CheckpointOf
 from tests.conftest import wait_until
 from tests.generation.adapting import bring_in, dwarf_model, failure
 from tests.generation.test_dispatcher import PATIENCE, Engine, engine, until, until_ended
+from tests.media_files import take_file, weights_file
 from tests.slow_model import standing_still
 
 __all__ = ["engine"]
@@ -52,7 +53,7 @@ def take_of(owner: User, request: GenerationRequest) -> Take:
 
 def samples_of(take: Take) -> bytes:
     """The sound alone; the file also holds the recipe."""
-    return bytes(soundfile.read(take.path, dtype="int16")[0].tobytes())
+    return bytes(soundfile.read(take_file(take), dtype="int16")[0].tobytes())
 
 
 def test_an_adapter_is_attached_for_its_job_alone(
@@ -72,7 +73,7 @@ def test_an_adapter_is_attached_for_its_job_alone(
         {"id": jazz.pk, "name": "Jazz", "version": "1.0", "sha256": jazz.sha256, "strength": 0.8},
         {"id": funk.pk, "name": "Funk", "version": "1.0", "sha256": funk.sha256, "strength": 0.7},
     ]
-    assert audio_files.read_recipe(both.path) == both.recipe
+    assert audio_files.read_recipe(take_file(both)) == both.recipe
     assert base.recipe["adapters"] == []
     assert both.adapter_lines == ["Jazz v1.0 0.8", "Funk v1.0 0.7"]
     assert both.recipe_line.endswith(' --adapter "Jazz v1.0:0.8" --adapter "Funk v1.0:0.7"')
@@ -171,12 +172,12 @@ def test_a_file_that_is_gone_or_changed_breaks_the_adapter_and_nothing_else(
     adapter = bring_in(adapter_on("mono", recipe), f"Unlucky {accident}", base_model=mono.pk)
     base = take_of(owner, wanting(mono))
     take_of(owner, wanting(mono, (adapter, 1.0)))
-    with_it = adapter.path.read_bytes()
+    with_it = weights_file(adapter).read_bytes()
     try:
         if accident == "gone":
-            adapter.path.unlink()
+            weights_file(adapter).unlink()
         else:
-            adapter.path.write_bytes(with_it[:-4] + b"abcd")
+            weights_file(adapter).write_bytes(with_it[:-4] + b"abcd")
         forget_adapters(owner, mono)
         job = submit_job(owner=owner, request=wanting(mono, (adapter, 1.0)))
         until(job, lambda row: row.status == JobStatus.FAILED, "failing")
@@ -189,7 +190,7 @@ def test_a_file_that_is_gone_or_changed_breaks_the_adapter_and_nothing_else(
         assert refused.value.first.code == "ADAPTER_BROKEN"
         assert samples_of(take_of(owner, wanting(mono))) == samples_of(base)
     finally:
-        adapter.path.write_bytes(with_it)
+        weights_file(adapter).write_bytes(with_it)
 
 
 def forget_adapters(owner: User, model: ModelConfig) -> None:
@@ -210,7 +211,7 @@ def test_a_deleted_adapter_leaves_its_running_job_alone_and_then_its_file_goes(
 ) -> None:
     adapter = bring_in(adapter_on("mono", made.Recipe(seed=43)), "Short lived", base_model=mono.pk)
     expected = samples_of(take_of(owner, wanting(mono, (adapter, 0.9))))
-    path = adapter.path
+    path = weights_file(adapter)
     with standing_still(engine.pid_of(mono.pk)):
         running = submit_job(owner=owner, request=wanting(mono, (adapter, 0.9)))
         waiting = submit_job(owner=owner, request=wanting(mono, (adapter, 0.9)))

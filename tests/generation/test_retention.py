@@ -18,6 +18,7 @@ from generation.retention.run import RULES_BY_NAME, Outcome, run_due, run_rule
 from generation.services import storage, takes
 from musicgen_site.models import AuditEntry
 from tests.generation.music import make_running_job, make_take, save
+from tests.media_files import take_file
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
@@ -63,7 +64,7 @@ def test_old_takes_are_deleted_and_favourites_stay(alice: User, studio: Callable
     outcome = clean("old")
     assert [removal.what for removal in outcome.removed] == [f"take {old.pk} of alice"]
     assert set(Take.objects.kept()) == {loved, young}
-    assert old.path.is_file(), "it can be brought back for a while"
+    assert take_file(old).is_file(), "it can be brought back for a while"
     takes.restore_take(old)
     assert old in Take.objects.kept()
 
@@ -99,7 +100,7 @@ def test_a_take_that_becomes_a_favourite_in_between_stays(
     takes.toggle_favourite(take)
     assert removal.remove() is None
     assert Take.objects.kept().get().is_favourite
-    assert take.path.is_file()
+    assert take_file(take).is_file()
     assert not AuditEntry.objects.filter(action="take.removed").exists()
 
 
@@ -128,7 +129,7 @@ def test_deleted_takes_go_after_the_hours_that_the_operator_set(
     assert clean("deleted").removed == []
     Take.objects.update(deleted_at=timezone.now() - timedelta(hours=49))
     assert clean("deleted").freed_bytes == take.file_bytes
-    assert not take.path.exists()
+    assert not take_file(take).exists()
 
 
 # By size.
@@ -149,8 +150,8 @@ def test_deleted_takes_make_room_first(alice: User, studio: Callable[..., None])
     takes.delete_take(deleted)
     studio(max_takes_gb=1.5 * kept.file_bytes / 1e9)
     assert [removal.what for removal in clean("limits").removed] == [f"take {deleted.pk} of alice"]
-    assert not deleted.path.exists()
-    assert kept.path.is_file()
+    assert not take_file(deleted).exists()
+    assert take_file(kept).is_file()
 
 
 def test_a_person_over_their_limit_loses_their_oldest(
@@ -162,7 +163,7 @@ def test_a_person_over_their_limit_loses_their_oldest(
     studio(max_person_gb=2.5 * loved.file_bytes / 1e9, when_full="remove-oldest")
     clean("limits")
     assert set(Take.objects.all()) == {loved, takes_of_alice[2], of_bob}
-    assert [take.path.exists() for take in takes_of_alice] == [False, False, True]
+    assert [take_file(take).exists() for take in takes_of_alice] == [False, False, True]
 
 
 def test_room_for_all_is_taken_from_who_uses_most(
@@ -182,7 +183,7 @@ def test_a_disk_that_is_nearly_full_counts_too(
     monkeypatch.setattr(storage, "free_bytes", lambda: 10)
     studio(min_free_gb=1, when_full="remove-oldest")
     assert "no rule may remove more" in clean("limits").note
-    assert not take.path.exists()
+    assert not take_file(take).exists()
 
 
 # Orphans.
@@ -190,7 +191,7 @@ def test_a_disk_that_is_nearly_full_counts_too(
 
 def test_a_file_without_a_row_is_set_aside_and_then_removed(alice: User, home: Path) -> None:
     take = make_take(alice)
-    aged(take.path, 30 * DAY)
+    aged(take_file(take), 30 * DAY)
     fresh = aged(home / "takes" / "20260101-1-1-00000000.wav", 3600)
     orphan = aged(home / "takes" / "20260101-1-1-abcdef01.wav", 30 * DAY)
     foreign = aged(home / "takes" / "my notes.txt", 90 * DAY)
@@ -199,7 +200,7 @@ def test_a_file_without_a_row_is_set_aside_and_then_removed(alice: User, home: P
     assert aside.is_file()
     assert not orphan.exists()
     assert fresh.exists(), "its row may still come"
-    assert take.path.exists()
+    assert take_file(take).exists()
     assert foreign.exists(), "not the studio's"
     clean("orphans")
     assert aside.is_file(), "it waits a week from now, however old it is"
@@ -243,12 +244,12 @@ def test_weights_without_an_adapter_are_set_aside(home: Path, alice: User, setti
 def test_a_row_waits_a_week_for_its_file_and_a_favourite_for_ever(alice: User) -> None:
     back, gone, loved, whole = (make_take(alice) for _ in range(4))
     takes.toggle_favourite(loved)
-    content = back.path.read_bytes()
+    content = take_file(back).read_bytes()
     for take in (back, gone, loved):
-        take.path.unlink()
+        take_file(take).unlink()
     assert clean("lost").removed == []
     assert Take.objects.filter(file_missing_since__isnull=False).count() == 3
-    back.path.write_bytes(content)
+    take_file(back).write_bytes(content)
     Take.objects.filter(file_missing_since__isnull=False).update(
         file_missing_since=timezone.now() - timedelta(days=8)
     )
@@ -310,7 +311,7 @@ def test_copies_that_nobody_uses_go(home: Path, alice: User) -> None:
     take = make_take(alice)
     for wanted in (mp3, flac):
         takes.opened_in_format(take, wanted).close()
-    unused, used = (takes.converted_folder() / f"{take.path.stem}.{name}" for name in ("mp3", "flac"))
+    unused, used = (takes.converted_folder() / f"{take_file(take).stem}.{name}" for name in ("mp3", "flac"))
     for path in (unused, used):
         aged(path, 8 * DAY)
     takes.opened_in_format(take, flac).close()  # somebody listens to it
@@ -363,18 +364,18 @@ def test_a_run_stops_when_the_server_does(alice: User) -> None:
 
 def test_one_failure_stops_no_other_removal(alice: User, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (make_take(alice, deleted_at=timezone.now() - timedelta(hours=hours)) for hours in (3, 2))
-    first.path.unlink()
-    first.path.mkdir()  # no file, so not ours to remove
+    take_file(first).unlink()
+    take_file(first).mkdir()  # no file, so not ours to remove
     outcome = run_rule(RULES_BY_NAME["deleted"], Look())
     assert "is not the name of a file" in outcome.problems[0]
-    assert not second.path.exists()
+    assert not take_file(second).exists()
     assert CleanUp.objects.get(name="deleted").note == outcome.problems[0][:300]
 
 
 def test_only_telling_changes_nothing(alice: User, home: Path, studio: Callable[..., None]) -> None:
     old_take(alice)
     make_take(alice, deleted_at=timezone.now() - timedelta(hours=2))
-    make_take(alice).path.unlink()
+    take_file(make_take(alice)).unlink()
     aged(home / "takes" / "20260101-1-1-abcdef01.wav", 2 * DAY)
     studio(keep_takes_days=30, max_takes_gb=1e-9, when_full="remove-oldest")
     before = sorted(home.rglob("*")), list(Take.objects.order_by("id").values())

@@ -23,6 +23,7 @@ from generation.services.refusals import StorageFull
 from generation.services.submission import GenerationRequest, submit_job
 from registry.media import files
 from tests.generation.music import demo, make_take
+from tests.media_files import take_file
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -168,12 +169,12 @@ def test_staff_see_who_uses_most_and_what_the_rules_did(
 @pytest.mark.django_db
 def test_a_download_under_way_outlives_the_take(client: Client, owner: User) -> None:
     take = make_take(owner, seconds=40)
-    content = take.path.read_bytes()
+    content = take_file(take).read_bytes()
     assert len(content) > 2 * 256 * 1024
     answer: Any = client.get(f"/api/takes/{take.pk}/audio")
     Take.objects.filter(pk=take.pk).update(deleted_at=timezone.now() - timedelta(hours=2))
     assert takes.purge_deleted_takes() == 1
-    assert not take.path.exists()
+    assert not take_file(take).exists()
 
     async def read() -> bytes:
         return b"".join([chunk async for chunk in answer.streaming_content])
@@ -192,11 +193,11 @@ def test_the_command_tells_and_then_does(alice: User, studio: Callable[..., None
     assert f"take {take.pk} of alice" in told.getvalue()
     assert "deleted more than 1 h ago" in told.getvalue()
     assert "1 would be removed" in told.getvalue()
-    assert take.path.exists()
+    assert take_file(take).exists()
     call_command("clean_up", "--json", stdout=done)
     facts = json.loads(done.getvalue())
     assert [rule["freed_bytes"] for rule in facts["rules"] if rule["rule"] == "deleted"] == [take.file_bytes]
-    assert not take.path.exists()
+    assert not take_file(take).exists()
     again = StringIO()
     call_command("clean_up", stdout=again)
     assert "0 removed" in again.getvalue()
@@ -205,8 +206,8 @@ def test_the_command_tells_and_then_does(alice: User, studio: Callable[..., None
 @pytest.mark.django_db
 def test_the_command_fails_when_something_stays(alice: User) -> None:
     take = make_take(alice, deleted_at=timezone.now() - timedelta(hours=2))
-    take.path.unlink()
-    take.path.mkdir()
+    take_file(take).unlink()
+    take_file(take).mkdir()
     with pytest.raises(CommandError, match="1 of them could not be removed"):
         call_command("clean_up", stdout=StringIO(), stderr=StringIO())
 
@@ -266,10 +267,10 @@ def test_a_serving_process_cleans_up_by_itself(alice: User, monkeypatch: pytest.
         keeper = Housekeeper()
         running = asyncio.create_task(keeper.run())
         for _ in range(200):
-            if not take.path.exists():
+            if not take_file(take).exists():
                 break
             await asyncio.sleep(0.05)
         await keeper.stop(running)
 
     async_to_sync(scenario)()
-    assert not take.path.exists()
+    assert not take_file(take).exists()

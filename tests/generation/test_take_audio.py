@@ -17,6 +17,7 @@ from generation.audio_response import RangeNotSatisfiable, parse_range
 from generation.models import Take
 from generation.services import takes
 from tests.generation.music import make_take
+from tests.media_files import take_file
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
@@ -40,7 +41,7 @@ def body(answer: Any) -> bytes:
 
 def test_the_whole_file(take: Take, client: Client) -> None:
     answer = client.get(take.audio_url)
-    content = take.path.read_bytes()
+    content = take_file(take).read_bytes()
     assert answer.status_code == 200
     assert body(answer) == content
     assert answer["Content-Type"] == "audio/wav"
@@ -67,7 +68,7 @@ def test_the_whole_file(take: Take, client: Client) -> None:
     ],
 )
 def test_a_range_of_it(header: str, first: int, last: int, take: Take, client: Client) -> None:
-    content = take.path.read_bytes()
+    content = take_file(take).read_bytes()
     size = len(content)
     start, end = first % size, last % size
     answer = client.get(take.audio_url, headers={"Range": header})
@@ -227,7 +228,7 @@ def test_a_deleted_take_is_not_served(take: Take, client: Client) -> None:
 
 @pytest.mark.parametrize("name", ["wav", "mp3"])
 def test_a_missing_file_is_gone(name: str, take: Take, client: Client) -> None:
-    take.path.unlink()
+    take_file(take).unlink()
     answer = client.get(f"{take.audio_url}?format={name}")
     assert answer.status_code == 410
     assert answer.json()["error_code"] == "TAKE_FILE_MISSING"

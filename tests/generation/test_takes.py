@@ -18,6 +18,7 @@ from generation.models import Job, JobStatus, Take
 from generation.services import jobs, takes
 from generation.services.speed import seconds_per_audio_second
 from tests.generation.music import HOST, make_running_job, make_take, recipe_for, save, tone
+from tests.media_files import take_file
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
@@ -35,7 +36,7 @@ def test_a_saved_take_has_a_file_a_row_and_a_recipe(home: Path, owner: User) -> 
     take = save(job)
     assert take is not None
     assert files_in(home) == [f"takes/{take.file_name}"], "the runner's file is gone"
-    content = take.path.read_bytes()
+    content = take_file(take).read_bytes()
     assert (take.file_bytes, take.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     row = Take.objects.get()
     assert (row.owner, row.job, row.model_id) == (owner, job, "musicgen-demo")
@@ -44,7 +45,7 @@ def test_a_saved_take_has_a_file_a_row_and_a_recipe(home: Path, owner: User) -> 
     assert (row.render_seconds, row.host) == (2.0, "machine")
     assert row.recipe["gain_db"] == 0
     assert row.recipe["licence"] == "Apache-2.0"
-    assert audio_files.read_recipe(take.path) == row.recipe
+    assert audio_files.read_recipe(take_file(take)) == row.recipe
 
 
 def test_the_file_lies_there_before_the_row(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +53,7 @@ def test_the_file_lies_there_before_the_row(owner: User, monkeypatch: pytest.Mon
     original = Take.save
 
     def watched(take: Take, *args: Any, **kwargs: Any) -> None:
-        seen.append(take.path.is_file() and take.path.stat().st_size == take.file_bytes)
+        seen.append(take_file(take).is_file() and take_file(take).stat().st_size == take.file_bytes)
         original(take, *args, **kwargs)
 
     monkeypatch.setattr(Take, "save", watched)
@@ -82,7 +83,7 @@ def test_a_variation_made_twice_is_kept_once(home: Path, owner: User) -> None:
     assert first is not None
     assert second == first
     assert files_in(home) == [f"takes/{first.file_name}"]
-    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == Take.objects.get().sha256
+    assert hashlib.sha256(take_file(first).read_bytes()).hexdigest() == Take.objects.get().sha256
 
 
 def test_each_variation_is_a_take(owner: User) -> None:
@@ -135,9 +136,9 @@ def test_a_recipe_of_the_same_job_is_the_same(owner: User) -> None:
 def test_a_loud_take_is_turned_down_and_never_clipped(level: float, owner: User) -> None:
     take = save(make_running_job(owner), level=level)
     assert take is not None
-    source = tone(take.path.with_name("again.wav"), level=level)
+    source = tone(take_file(take).with_name("again.wav"), level=level)
     wanted, _ = soundfile.read(source, dtype="float32")
-    made, _ = soundfile.read(take.path, dtype="float32")
+    made, _ = soundfile.read(take_file(take), dtype="float32")
     gain = min(1.0, 0.99 / float(np.abs(wanted).max()))
     assert np.abs(made).max() <= 0.9901
     assert np.allclose(made, wanted * gain, atol=2 / 32768), "its shape is kept, so nothing was cut off"
@@ -215,7 +216,7 @@ def test_a_conversion_is_made_once(home: Path, owner: User) -> None:
 
 def test_a_missing_file_is_explained(owner: User) -> None:
     take = make_take(owner)
-    take.path.unlink()
+    take_file(take).unlink()
     for name in ("wav", "flac"):
         with pytest.raises(takes.TakeFileMissing, match=f"The audio file of take {take.pk} is gone"):
             content_in(take, name)
@@ -248,9 +249,10 @@ def test_a_title_is_tidied_and_an_empty_one_brings_the_prompt_back(owner: User) 
     [
         ("a" * 201, "The title has 201 characters and the limit is 200. Shorten it."),
         ("a\0b", "The title holds a character that is not text. Type it again."),
+        ("a\x1b[31mb", "The title holds a character that is not text. Type it again."),
         ("a\ud800b", "The title holds a character that is not text. Type it again."),
     ],
-    ids=["long", "NUL", "surrogate"],
+    ids=["long", "NUL", "escape", "surrogate"],
 )
 def test_a_bad_title_is_refused(title: str, sentence: str, owner: User) -> None:
     take = make_take(owner, title="before")
@@ -264,7 +266,7 @@ def test_a_deleted_take_comes_back(owner: User) -> None:
     take = make_take(owner)
     takes.delete_take(take)
     assert not Take.objects.kept().exists()
-    assert take.path.is_file()
+    assert take_file(take).is_file()
     takes.restore_take(take)
     assert Take.objects.kept().get() == take
 
@@ -285,7 +287,7 @@ def test_a_deleted_take_goes_for_good_after_an_hour(home: Path, owner: User) -> 
 
 def test_a_file_that_is_gone_does_not_stop_the_purge(owner: User) -> None:
     take = make_take(owner, deleted_at=timezone.now() - timedelta(hours=2))
-    take.path.unlink()
+    take_file(take).unlink()
     assert takes.purge_deleted_takes() == 1
 
 
@@ -294,7 +296,7 @@ def test_a_removed_job_leaves_its_take(owner: User) -> None:
     Job.objects.all().delete()
     take.refresh_from_db()
     assert take.job is None
-    assert take.path.is_file()
+    assert take_file(take).is_file()
 
 
 # Find.

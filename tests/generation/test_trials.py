@@ -20,6 +20,7 @@ from tests.generation.music import HOST, make_take, recipe_for, save, tone
 from tests.generation.test_api import assert_refused, post
 from tests.generation.test_dispatcher import Engine, engine, until_ended
 from tests.generation.test_job_adapters import made_take
+from tests.media_files import take_file
 
 __all__ = ["engine"]
 
@@ -129,7 +130,7 @@ def test_levels_match_downwards(owner: User) -> None:
     assert max(gains.values()) == gains[takes[1].pk] == 0
     assert {round((take.rms_dbfs or 0) + gains[take.pk], 1) for take in takes} == {-33.8}
     for take in takes:
-        samples = soundfile.read(take.path)[0] * 10 ** (gains[take.pk] / 20)
+        samples = soundfile.read(take_file(take))[0] * 10 ** (gains[take.pk] / 20)
         assert audio_files.level_of(samples[:, None]) == pytest.approx(-33.8, abs=0.05)
 
 
@@ -229,10 +230,12 @@ class TestRendered:
         for job in trial.jobs.all():
             until_ended(job)
         parts = trials.parts_of(trial)
-        sounds = [soundfile.read(part.take.path, dtype="int16")[0].tobytes() for part in parts if part.take]
+        sounds = [
+            soundfile.read(take_file(part.take), dtype="int16")[0].tobytes() for part in parts if part.take
+        ]
         assert len(set(sounds)) == 3
         levels = {round((part.take.rms_dbfs or 0) + part.gain_db, 2) for part in parts if part.take}
         assert len(levels) == 1, "they are equally loud"
         alone = GenerationRequest(prompt=trial.prompt, seed=4, duration_seconds=0.3)
         base = until_ended(submit_job(owner=owner, request=alone)).takes.get()
-        assert soundfile.read(base.path, dtype="int16")[0].tobytes() == sounds[0]
+        assert soundfile.read(take_file(base), dtype="int16")[0].tobytes() == sounds[0]

@@ -80,6 +80,7 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
         ("example.org/hook", "Write an address that begins with https://"),
         ("https://", "Write an address that begins with https://"),
         ("https://alice:secret@example.org/", "may hold no user name"),
+        (" ", "Write the address that is to hear of your jobs"),
         ("https://example.org/a b", "ASCII only, without spaces"),
         ("https://example.org/\r\nX: y", "ASCII only, without spaces"),
         ("https://bücher.example/", "ASCII only, without spaces"),

@@ -1,4 +1,7 @@
-"""The activity page in Chromium: it keeps itself fresh while it is seen, and can be read in every look."""
+"""The activity page in Chromium: it keeps itself fresh while it is seen, and can be read in every look.
+
+And pages that are too many for a socket each.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.conftest import Prepare, RunningStudio, running_studio
 from tests.journeys.conftest import assert_accessible, complaints, watch
@@ -17,8 +20,9 @@ PAGE = "settings/inside/"
 
 @pytest.fixture(scope="module")
 def quiet_studio(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
-    """A studio without an engine: what is queued stays queued."""
+    """A studio without an engine: what is queued stays queued. Two pages may have a socket."""
     environment = prepared(tmp_path_factory.mktemp("inside") / "home")
+    environment["MUSICGEN_MAX_SOCKETS_PER_PERSON"] = "2"
     with running_studio(environment, options=["--no-engine"]) as running:
         yield running
 
@@ -87,3 +91,43 @@ def test_a_webhook_is_made_and_its_secret_seen(page: Page, quiet_studio: Running
     expect(page.locator("#new-secret")).to_contain_text("whsec_")
     expect(page.get_by_role("heading", name=name)).to_be_visible()
     assert_accessible(page)
+
+
+def test_a_page_too_many_does_without_a_socket_until_another_is_closed(
+    context: BrowserContext, quiet_studio: RunningStudio
+) -> None:
+    first, second, third = (context.new_page() for _ in range(3))
+    for page in (first, second):
+        with page.expect_websocket() as opened:
+            page.goto(quiet_studio.url)
+        opened.value.wait_for_event("framereceived")
+    sockets: list[str] = []
+    third.on("websocket", lambda socket: sockets.append(socket.url))
+    watch(third)
+    third.clock.install()
+    third.goto(quiet_studio.url)
+    banner = third.locator("[data-offline]")
+    expect(banner).to_have_text("Many pages of yours are open. This one updates only when it is reloaded.")
+    with third.expect_websocket() as again:
+        third.clock.run_for(3_000)
+    for _ in range(100):
+        if again.value.is_closed():
+            break
+        third.wait_for_timeout(200)
+    third.wait_for_timeout(300)
+    third.clock.run_for(40_000)
+    third.wait_for_timeout(300)
+    assert len(sockets) == 2, "once soon, then not for a while"
+    expect(banner).to_be_visible()
+    expect(third.get_by_role("button", name="Generate")).to_be_visible()
+
+    first.close()
+    for _ in range(5):  # the server may hear of the end later than of the question
+        third.clock.run_for(80_000)
+        third.wait_for_timeout(500)
+        if banner.is_hidden():
+            break
+    expect(banner).to_be_hidden()
+    queue_a_job(quiet_studio)
+    expect(third.locator(".job")).not_to_have_count(0)
+    assert complaints(third) == []

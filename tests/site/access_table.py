@@ -104,7 +104,7 @@ PAGES = {
     "POST account-token-create": Row("/account/tokens/", "302 200 200 200", {"name": "x", "scope": "read"}),
     "POST account-token-revoke": Row("/account/tokens/{token}/revoke/", "302 404 302 404"),
     "GET account-password": Row("/account/password/", "302 200 200 200"),
-    "POST account-password": Row("/account/password/", "302 200 200 200", {"old_password": "wrong"}),
+    "POST account-password": Row("/account/password/", "302 400 400 400", {"old_password": "wrong"}),
     # Whoever probes the studio need not log in; figures are for staff.
     "GET healthz": Row("/healthz", "200 200 200 200"),
     "GET readyz": Row("/readyz", "200 200 200 200"),
@@ -150,6 +150,7 @@ ROUTES = {
     "POST /api/generations/{job_id}/cancel": _api("/api/generations/{job}/cancel", "401 404 202 404"),
     "GET /api/takes": _api("/api/takes", "401 200 200 200"),
     "GET /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
+    "PATCH /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404", is_favourite=True),
     "DELETE /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
     "POST /api/takes/{take_id}/restore": _api("/api/takes/{take}/restore", "401 404 200 404"),
     "GET /api/takes/{take_id}/audio": _api("/api/takes/{take}/audio", "401 404 200 404"),

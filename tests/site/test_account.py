@@ -105,7 +105,7 @@ def test_a_password_that_is_refused_changes_nothing(old: str, new: str, words: s
 def test_the_old_password_cannot_be_guessed_with_a_stolen_session(alice: User) -> None:
     client = logged_in(alice)
     statuses = [change_password(client, f"wrong {number}").status_code for number in range(11)]
-    assert statuses == [200] * 10 + [429]
+    assert statuses == [400] * 10 + [429]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -222,6 +222,24 @@ def test_the_link_of_a_mail_leads_to_a_host_that_the_operator_named(
     User.objects.filter(pk=alice.pk).update(email="alice@example.org")
     _, mails = mail_to("alice@example.org", mailoutbox, client=Client(headers={"Host": asked}))
     assert f"http://{mailed}/password/" in mails[0].body
+
+
+@pytest.mark.usefixtures("with_mail")
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("", "Type the email address of your account."),
+        ("alice", "One looks like name@example.org."),
+        ("alice@example.org\nBcc: bob@example.org", "One looks like name@example.org."),
+        (f"{'a' * 60}@{'b.' * 110}org", "An email address can have 254 characters, and this has 284."),
+    ],
+)
+def test_what_is_no_address_is_refused_and_kept(address: str, words: str, mailoutbox: list[Any]) -> None:
+    answer = Client().post("/password/", {"email": address})
+    assert answer.status_code == 400
+    assert words in text_of(answer)
+    assert f'value="{address}"' in text_of(answer)
+    assert mailoutbox == []
 
 
 @pytest.mark.usefixtures("with_mail")

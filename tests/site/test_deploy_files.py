@@ -125,21 +125,57 @@ def test_the_compose_file_hangs_together() -> None:
     assert (context / services["web"]["build"]["dockerfile"]).is_file()
 
 
-def test_the_image_copies_what_is_there() -> None:
+def test_the_image_copies_what_is_there_and_no_secret() -> None:
     for line in re.findall(r"^COPY (.+)$", (FOLDER / "Dockerfile").read_text(), flags=re.MULTILINE):
         *sources, _ = line.split()
         assert all((ROOT / source).exists() for source in sources), line
+    patterns = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
+    left_out = re.compile(
+        "|".join(
+            re.escape(line).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*") + "(/.*)?"
+            for line in patterns
+            if line and not line.startswith("#")
+        )
+    )
+    for secret in (".env", "docs/deploy/.env", "docs/deploy/certificates/privkey.pem", "var/secret_key"):
+        assert left_out.fullmatch(secret), secret
+    code = [str(path.relative_to(ROOT)) for path in ROOT.glob("[a-z]*/*.py")]
+    for needed in ("manage.py", "requirements.lock", "templates/base.html", "static/app.css", *code):
+        assert not left_out.fullmatch(needed), needed
 
 
-# nginx in front of a real studio.
+# The compose file's commands with its settings, and nginx in front of them.
 
 
-def nginx_configuration(folder: Path, *, plain: int, secure: int, studio: int) -> Path:
-    """Our two files in a main one, with ports and certificate of the test's."""
+def environment_of(service: str, **elsewhere: str) -> dict[str, str]:
+    """What a service is told, with an operator's `.env`, and the addresses that names of containers stand for."""
+    operator = {
+        "MUSICGEN_ALLOWED_HOSTS": "studio.example",
+        "MUSICGEN_SECRET_KEY": "k7" * 24,
+        "POSTGRES_PASSWORD": "letters7",
+    }
+
+    def filled(found: re.Match[str]) -> str:
+        name, default = found[1], found[2]
+        assert name in operator or default.startswith(":-"), name
+        return operator.get(name, default[2:])
+
+    told = {
+        name: re.sub(r"\$\{(\w+)(:[^}]*)\}", filled, value)
+        for name, value in compose()["services"][service]["environment"].items()
+    }
+    for inside, outside in elsewhere.items():
+        assert any(inside in value for value in told.values()), inside
+        told = {name: value.replace(inside, outside) for name, value in told.items()}
+    return told
+
+
+def nginx_configuration(folder: Path, upstream: str, *, plain: int, secure: int, studio: int) -> Path:
+    """Our file and an upstream in a main one, with ports and certificate of the test's."""
     certificate = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=studio.example"]
     certificate += ["-keyout", str(folder / "privkey.pem"), "-out", str(folder / "fullchain.pem")]
     subprocess.run(certificate, check=True, capture_output=True)
-    ours = "\n".join((FOLDER / name).read_text() for name in ("nginx-upstream.conf", "nginx.conf"))
+    ours = "\n".join(((FOLDER / "nginx.conf").read_text(), upstream))
     changes = {
         "listen 80;": f"listen 127.0.0.1:{plain};",
         "listen 443 ssl;": f"listen 127.0.0.1:{secure} ssl;",
@@ -161,22 +197,64 @@ def nginx_configuration(folder: Path, *, plain: int, secure: int, studio: int) -
     return main
 
 
-@pytest.mark.slow
-def test_a_studio_behind_nginx(tmp_path: Path) -> None:
+def nginx_or_skip() -> str:
+    """The program."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None or shutil.which("openssl") is None:
         pytest.skip("nginx or openssl is not installed (Debian: apt-get install nginx-light openssl)")
-    environment = {
-        **environment_for(tmp_path / "home"),
-        "MUSICGEN_ACCESS": "shared",
-        "MUSICGEN_ALLOWED_HOSTS": "studio.example",
-        "MUSICGEN_BEHIND_HTTPS_PROXY": "true",
-        "MUSICGEN_LOG_LEVEL": "info",
+    return program
+
+
+def test_nginx_accepts_what_compose_gives_it(tmp_path: Path) -> None:
+    program = nginx_or_skip()
+    upstream = compose()["configs"]["upstream"]["content"].replace("web:8000", "127.0.0.1:8000")
+    version = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", version)
+    assert found
+    if tuple(map(int, found.groups())) < (1, 27, 3):  # which cannot look up names again and again
+        upstream = upstream.replace("resolver 127.0.0.11 valid=5s;", "").replace(" resolve ", " ")
+    main = nginx_configuration(tmp_path, upstream, plain=1, secure=2, studio=3)
+    ended = subprocess.run(
+        [program, "-t", "-c", str(main), "-p", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.postgres
+@pytest.mark.redis
+@pytest.mark.slow
+def test_the_studio_of_the_compose_file_behind_nginx(
+    postgres: str, redis_server: str, tmp_path: Path
+) -> None:
+    program = nginx_or_skip()
+    services = compose()["services"]
+    ours = {
+        "musicgen:letters7@postgres:5432/musicgen": postgres.removeprefix("postgres://"),
+        "redis:6379/0": redis_server.removeprefix("redis://"),
     }
+    environment = {**environment_for(tmp_path / "home"), **environment_of("web", **ours)}
+    assert (
+        environment_of("migrate", **ours) == environment_of("engine", **ours) == environment_of("web", **ours)
+    )
+    # `tests/site/test_servers.py` has it at work.
+    assert services["engine"]["command"] == ["python", "manage.py", "runworker", "generation"]
+    subprocess.run(
+        [sys.executable, *services["migrate"]["command"][1:]], check=True, cwd=ROOT, env=environment
+    )
+    python, script, verb, *options = services["web"]["command"]
+    assert (python, script, verb) == ("python", "manage.py", "serve")
+    for inside, outside in (("8000", "0"), ("0.0.0.0", "127.0.0.1")):
+        options[options.index(inside)] = outside
     plain, secure = free_port(), free_port()
-    with running_studio(environment, options=["--no-engine"]) as studio:
+    with running_studio(environment, options=options) as studio:
         port = int(studio.url.rsplit(":", 1)[1].strip("/"))
-        main = nginx_configuration(tmp_path, plain=plain, secure=secure, studio=port)
+        check = services["web"]["healthcheck"]["test"]
+        assert check[:2] == ["CMD", "python"]
+        asked = [argument.replace(":8000", f":{port}") for argument in check[2:]]
+        subprocess.run([sys.executable, *asked], check=True, timeout=20)
+        wait_until(lambda: any("/setup/" in line for line in studio.said), seconds=20, what="the first link")
+        upstream = (FOLDER / "nginx-upstream.conf").read_text()
+        main = nginx_configuration(tmp_path, upstream, plain=plain, secure=secure, studio=port)
         server = subprocess.Popen([program, "-c", str(main), "-p", str(tmp_path)], stderr=subprocess.PIPE)
         try:
             wait_until(

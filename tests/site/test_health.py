@@ -104,6 +104,15 @@ def test_a_database_of_another_release_is_not_ready(
     assert answer["error"] == "The database is not reachable, or needs `manage.py migrate`."
 
 
+def test_what_is_missing_is_logged_once_however_many_ask(
+    home: Path, alive: EngineHost, settings: Any, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.STUDIO = settings.STUDIO.model_copy(update={"home": home / "gone"})
+    assert [ask(client)[0] for _ in range(3)] == [503, 503, 503]
+    (line,) = caplog.records
+    assert line.getMessage().startswith("not ready: home: ")
+
+
 def test_a_home_that_cannot_be_written_to_is_not_ready(
     home: Path, alive: EngineHost, settings: Any, client: Client
 ) -> None:

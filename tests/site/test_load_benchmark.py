@@ -1,38 +1,52 @@
-"""The load benchmark's pages: real sockets, of a real server, that are told what they count."""
+"""The load benchmark: real sockets and jobs of a real server, and a probe beside them that is heard when it fails."""
 
 import asyncio
-from urllib.parse import urlsplit
+import urllib.error
+from collections.abc import Iterator
 
 import pytest
 
-from generation.models import JobStatus
-from musicgen_site.benchmarks.load import _p95, _until
+from musicgen_site.benchmarks.load import _p95, _Studio, _under_load
 from musicgen_site.benchmarks.page_sockets import PageSocket
-from tests.conftest import ROOT, running_studio
-from tests.generation.test_runworker import ask
+from tests.conftest import ROOT, Prepare, running_studio
+
+SOCKETS = 4
+JOBS = 2
+
+
+@pytest.fixture(scope="module")
+def studio(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Studio]:
+    """A server with its engine, in local mode: whoever asks, no login is looked for. Two people have the pages."""
+    environment = prepared(tmp_path_factory.mktemp("load") / "home")
+    with running_studio(environment) as running:
+        people = [["no-session", "no-token"]] * 2
+        yield _Studio(running.url.rstrip("/"), running.process, environment, people, job_seconds=1.0)
 
 
 @pytest.mark.slow
-def test_a_page_of_the_benchmark_hears_what_a_page_hears(prepared_environment: dict[str, str]) -> None:
-    with running_studio(prepared_environment, options=["--no-engine"]) as studio:
-        address = urlsplit(studio.url)
+def test_every_figure_is_of_what_was_done(studio: _Studio) -> None:
+    said: list[str] = []
+    figures = asyncio.run(_under_load(studio, SOCKETS, JOBS, said.append))
+    assert said == [f"{SOCKETS} sockets are open; {JOBS} jobs are submitted"]
+    # Two pages of each person, each of which is told of that person's job.
+    assert (figures["takes_to_tell"], figures["messages_lost"]) == (4, 0)
+    assert figures["sockets_opened_again"] == 0
+    assert figures["messages"] >= 3 * SOCKETS, "all that is there, the jobs, the takes"
+    assert figures["probes"] > 1
+    assert 0 < figures["page_p95_seconds"] < 30
+    assert 0 < figures["api_p95_seconds"] < 30
+    assert figures["web_bytes"] > 20 * 10**6
+    assert figures["seconds"] > 0
 
-        async def scenario() -> PageSocket:
-            page = PageSocket(person=0)
-            listening = asyncio.create_task(page.listen(address.hostname or "", address.port or 0, ""))
-            await _until(lambda: page.messages > 0)
-            told = page.messages
-            body = {"prompt": "slow piano", "duration_seconds": 1}
-            job = await asyncio.to_thread(ask, studio, "generations", body)
-            await _until(lambda: page.messages > told)
-            assert job["status"] == JobStatus.QUEUED
-            assert page.is_open
-            assert page.jobs_told == set(), "no take of it is there"
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-            return page
 
-        assert not asyncio.run(scenario()).is_open
+@pytest.mark.slow
+def test_a_probe_that_fails_fails_the_benchmark(studio: _Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def page(self: _Studio, person: int) -> None:
+        self.ask("no-such-route", person)
+
+    monkeypatch.setattr(_Studio, "page", page)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        asyncio.run(_under_load(studio, 1, 1, lambda line: None))
 
 
 def test_the_socket_counts_jobs_whose_takes_it_is_told_of() -> None:

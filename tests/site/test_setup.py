@@ -80,7 +80,10 @@ class TestPage:
             ({"password1": "", "password2": ""}, "Choose a password."),
             ({"password1": "1234567890", "password2": "1234567890"}, "entirely numeric"),
             ({"username": ""}, "Type a user name."),
-            ({"username": "a b/c"}, "valid username"),
+            ({"username": "a b/c"}, "A user name has letters, digits and the signs"),
+            ({"username": "a" * 151}, "can have 150 characters, and this has 151. Shorten it."),
+            ({"username": "al\0ice"}, "cannot be typed. Type it again."),
+            ({"password1": f"{PASSWORD}\0", "password2": f"{PASSWORD}\0"}, "The password holds a character"),
         ],
     )
     def test_what_is_refused_keeps_the_link(self, sent: dict[str, str], words: str, client: Client) -> None:
