@@ -198,6 +198,7 @@ class Dispatcher:
             # What was made could not be kept: jobs wait as they would for an engine.
             await in_database(probe)()
             self._media_problem = ""
+            await self._tell()
         async with self._claiming:
             claim = self._claim()
             job = await in_database(claim)() if claim is not None else None

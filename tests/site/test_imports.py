@@ -24,7 +24,7 @@ LAYERS = {
 }
 #: Packages that know nothing of Django, nor of the app around them; and what they may import of it all the same.
 INDEPENDENT = {
-    "generation/engine": ("adapters.format.",),
+    "generation/engine": ("adapters.format.", "registry.number_formats."),
     "generation/training": ("generation.engine.delay.",),
     "gated_configs/hub": ("gated_configs.wording.",),
     "gated_configs/memory": (),
@@ -46,6 +46,7 @@ IN_THE_CHILD = (
 WITH_TORCH = (
     "generation/engine/",
     "generation/training/",
+    "musicgen_site/benchmarks/engine.py",  # in its functions
     *(f"gated_configs/memory/{name}.py" for name in IN_THE_CHILD),
 )
 
