@@ -55,8 +55,8 @@ def _log_probabilities(model: LoadedModel, prompt: str, codes: Tensor) -> Tensor
     pattern = DelayPattern(codebooks=model.codebooks, channels=model.channels)
     ids = pattern.apply(codes, model.pad_token)  # [K, L]
     text = model.tokenizer(prompt, return_tensors="pt")["input_ids"]
-    logits = model.network(
+    logits: Tensor = model.network(
         input_ids=text.to(model.device), decoder_input_ids=ids.to(model.device)
     ).logits  # [K, L, V], each for the token after
     is_token = pattern.open_positions(codes.shape[1])[:, 1:]
-    return logits[:, :-1].cpu()[is_token].double().log_softmax(-1)
+    return logits[:, :-1].cpu()[is_token].double().log_softmax(dim=-1)
