@@ -15,7 +15,16 @@ from ninja.parser import Parser
 
 from adapters import api as adapters_api
 from gated_configs import api as memory_api
-from generation import adapter_api, audio_files, cards, storage_api, switch_api, take_api, webhook_api
+from generation import (
+    adapter_api,
+    audio_files,
+    cards,
+    live_api,
+    storage_api,
+    switch_api,
+    take_api,
+    webhook_api,
+)
 from generation.api_schemas import (
     ErrorOut,
     GenerationIn,
@@ -93,6 +102,7 @@ def _refuse(request: HttpRequest, status: int, error: str, code: str, /, **facts
 
 
 adapters_api.register_refusals(api, _refuse)
+live_api.register_refusals(api, _refuse)
 memory_api.register_refusals(api, _refuse)
 webhook_api.register_refusals(api, _refuse)
 
@@ -243,6 +253,8 @@ api.add_router("/webhooks", webhook_api.router)
 
 
 # Generations.
+
+api.add_router("/generations", live_api.router)
 
 
 @api.post(

@@ -198,6 +198,7 @@ class GenerationOut(Schema):
     error: str | None
     error_code: str | None
     takes: list[TakeOut]
+    live_urls: list[str] = Field(description="Where takes can be heard that are being made right now.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -228,6 +229,7 @@ class GenerationOut(Schema):
             error=job.error_message or None,
             error_code=job.error_code or None,
             takes=[TakeOut.of(take) for take in job.takes.kept().order_by("variation")],
+            live_urls=[each.url for each in card.live],
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from django.urls import reverse
+
 from gated_configs.wording import THIN_SPACE, ordinal, plain_number, rough_seconds, spoken_seconds
 from generation.engine.frames import frames_for
 from generation.models import Job, JobStatus, Take
+from generation.services import live
 from generation.services.speed import seconds_per_audio_second
 
 #: Takes that the studio page shows; the library has them all.
@@ -37,6 +40,19 @@ _STAGE_LINES = {
 
 
 @dataclass(frozen=True)
+class LiveTake:
+    """A take that can be heard while it is made. `variation` counts from 0, people count from 1."""
+
+    variation: int
+    url: str
+
+    @property
+    def number(self) -> int:
+        """As people count."""
+        return self.variation + 1
+
+
+@dataclass(frozen=True)
 class JobCard:
     """One card. `state` is one of queued, starting, running, cancelling, failed, cancelled."""
 
@@ -55,6 +71,7 @@ class JobCard:
     queue_position: int | None = None
     elapsed_seconds: float = 0.0
     remaining_seconds: float | None = None
+    live: tuple[LiveTake, ...] = ()
 
     @property
     def pk(self) -> int:
@@ -252,5 +269,9 @@ def _running_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
         can_cancel=state != "cancelling",
         elapsed_seconds=elapsed,
         remaining_seconds=remaining,
+        live=tuple(
+            LiveTake(variation, reverse("api:live", args=[job.pk, variation]))
+            for variation in live.audible(job)
+        ),
         **common,
     )

@@ -236,6 +236,7 @@ class Dispatcher:
             self._busy_until = time.monotonic()
             self._job_hint.set()
             await self._tell()
+        await run.live.remove_later(self._stopping)
 
     async def _keep_order(self) -> None:
         """Mend what other hosts left, beside the work: a long job must not keep us from it."""

@@ -25,6 +25,7 @@ from generation.database import going_on, in_database, written
 from generation.engine import protocol
 from generation.engine.frames import frames_for
 from generation.events import BoardChanged, JobProgressed
+from generation.live_takes import LiveTakes
 from generation.models import Job, JobAdapter, JobStatus
 from generation.proof_run import NotProven, prove, require_proofs
 from generation.runner_pool import RunnerPool
@@ -110,6 +111,9 @@ class JobRun:
     _runner: Runner | None = None
     _variations: list[_Variation] = field(default_factory=list)
     _adapters: list[tuple[JobAdapter, Adapter]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.live = LiveTakes(self.job, self.scratch, self.look)
 
     @property
     def takes_left(self) -> int:
@@ -218,8 +222,14 @@ class JobRun:
 
     async def _end(self, status: JobStatus, announcement: str, **fields: Any) -> None:
         # A short job may end between two looks: its last figures are written with its end.
-        end = {"announcement": announcement, "frames_total": self.job.frames_total, **fields}
-        if not await written(jobs.end_job)(self.job, status, host=self.host, **end):
+        job = self.job
+        end = {
+            "announcement": announcement,
+            "frames_total": job.frames_total,
+            "live": job.live,
+            **fields,
+        }
+        if not await written(jobs.end_job)(job, status, host=self.host, **end):
             await self._see_how_it_ended(announcement)
 
     async def _hand_back(self, *, counts_as_attempt: bool, **reason: tuple[str, str]) -> None:
@@ -349,6 +359,7 @@ class JobRun:
         request = f"{job.pk}-{variation.number}-{secrets.token_hex(4)}"
         self.scratch.mkdir(parents=True, exist_ok=True)
         output = self.scratch / f"{request}.wav"
+        assert runner.loaded is not None
         uses = [await written(use_of)(adapter, used.strength) for used, adapter in self._adapters]
         command = protocol.Generate(
             request=request,
@@ -361,6 +372,7 @@ class JobRun:
             top_p=job.top_p,
             output=str(output),
             adapters=uses,
+            live=self.live.begin(variation.number, request, runner.loaded),
         )
         finished: protocol.RequestFinished | None = None
         try:
@@ -369,6 +381,8 @@ class JobRun:
                 if isinstance(event, protocol.RequestProgress):
                     variation.stage, variation.frames_done = event.stage, event.frames_done
                     self._note_progress(pace)
+                elif isinstance(event, protocol.RequestAudio):
+                    await self.live.hand_on(variation.number, event)
                 elif isinstance(event, protocol.RequestFailed):
                     await self._note_broken(runner, event)
                     raise RequestRefused(event)

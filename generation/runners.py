@@ -25,6 +25,10 @@ from generation.runner_silence import Silence
 logger = logging.getLogger(__name__)
 
 _Events = asyncio.Queue[protocol.Event | None]
+#: What is said of a take on its way.
+RequestEvent = (
+    protocol.RequestProgress | protocol.RequestAudio | protocol.RequestFinished | protocol.RequestFailed
+)
 
 #: How long a runner that was asked to end may take before it is killed, in seconds.
 END_BOUND: Final = 3.0
@@ -222,9 +226,7 @@ class Runner:
         """Whether a request is in its hands right now."""
         return bool(self._answers)
 
-    async def generate(
-        self, command: protocol.Generate
-    ) -> AsyncIterator[protocol.RequestProgress | protocol.RequestFinished | protocol.RequestFailed]:
+    async def generate(self, command: protocol.Generate) -> AsyncIterator[RequestEvent]:
         """Render one request and yield its events; the last is finished or failed. Raises RunnerDied.
 
         Others may be rendered beside it.
@@ -233,9 +235,7 @@ class Runner:
             async for event in events:
                 if isinstance(event, protocol.RequestFinished) and event.frames:
                     self.is_proven = True
-                if isinstance(
-                    event, protocol.RequestProgress | protocol.RequestFinished | protocol.RequestFailed
-                ):
+                if isinstance(event, RequestEvent):
                     yield event
 
     async def prove(self, command: protocol.Prove) -> protocol.Proved | protocol.RequestFailed:
@@ -268,7 +268,7 @@ class Runner:
                         message="The engine refused the request.",
                         detail=event.message,
                     )
-                is_last = not isinstance(event, protocol.RequestProgress)
+                is_last = not isinstance(event, protocol.RequestProgress | protocol.RequestAudio)
                 if is_last:
                     # Before it is told: who stops listening at the last event must not count as one that waits.
                     self._answers.pop(name, None)

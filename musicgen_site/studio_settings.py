@@ -108,6 +108,11 @@ class StudioSettings(BaseSettings):
         description="Most takes that one engine makes side by side; together they take little longer than one. Fewer"
         " where memory is short, or where this machine's arithmetic would let one take depend on another.",
     )
+    live_audio: bool = Field(
+        default=True,
+        description="Let takes be heard while they are made. Costs the engine about as much again as turning the finished"
+        " take into sound.",
+    )
     lease_seconds: float = Field(
         default=30,
         ge=2,

@@ -15,6 +15,7 @@ from generation.engine.adapters.attach import Attachment
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.decode import Batch, CodesRequest, TakeInHand
 from generation.engine.errors import EngineError
+from generation.engine.live import OnAudio
 from generation.engine.memory import free_memory_bytes
 from generation.engine.protocol import Generate
 from generation.engine.render import Making, OnStage, Rendering, explained
@@ -30,6 +31,7 @@ class _Member:
     request: Generate
     on_stage: OnStage
     should_stop: Callable[[], bool]
+    on_audio: OnAudio | None = None
     making: Making | None = None
     codes_request: CodesRequest | None = None
     take: TakeInHand | None = None
@@ -51,9 +53,16 @@ class Company:
         """Whether nothing is in hand."""
         return not self._waiting and not self._members
 
-    def add(self, request: Generate, *, on_stage: OnStage, should_stop: Callable[[], bool]) -> None:
+    def add(
+        self,
+        request: Generate,
+        *,
+        on_stage: OnStage,
+        should_stop: Callable[[], bool],
+        on_audio: OnAudio | None = None,
+    ) -> None:
         """Take a request in hand. `should_stop` is asked before each step, and while it waits."""
-        self._waiting.append(_Member(request, on_stage, should_stop))
+        self._waiting.append(_Member(request, on_stage, should_stop, on_audio))
 
     def advance(self) -> list[tuple[Generate, Rendering | EngineError]]:
         """One step of every take that is being made. Gives the requests that ended with what became of them.
@@ -86,7 +95,7 @@ class Company:
         if self._batch is not None and adapters != self._adapters:
             return False
         if member.making is None:
-            making = Making(member.request, member.on_stage)
+            making = Making(member.request, member.on_stage, member.on_audio)
             model = self._attachment.model_for(self._model, member.request.adapters)
             member.codes_request = making.encode(model)
             member.making = making
@@ -136,9 +145,21 @@ class Company:
         for member in self._members:
             if member.making is not None and member.take is not None and member.take.error is None:
                 member.making.further(member.take.frames_done, share)
+        self._let_hear()
         return [
             self._conclude(member) for member in list(self._members) if member.take and member.take.is_over
         ]
+
+    def _let_hear(self) -> None:
+        """Decode one chunk, of the take that is furthest behind: nobody waits longer than that between two steps."""
+        waiting = [
+            (member.making.waiting(member.take.frames_done), member.making, member.take)
+            for member in self._members
+            if member.making is not None and member.take is not None and not member.take.is_over
+        ]
+        frames, making, take = max(waiting, key=lambda each: each[0], default=(-1, None, None))
+        if making is not None and take is not None and frames >= 0:
+            making.tell(take.codes())
 
     def _conclude(self, member: _Member) -> tuple[Generate, Rendering | EngineError]:
         assert member.making is not None
@@ -159,6 +180,7 @@ def render(
     on_stage: OnStage,
     should_stop: Callable[[], bool],
     attachment: Attachment | None = None,
+    on_audio: OnAudio | None = None,
 ) -> Rendering:
     """Make the take that `request` asks for, alone, and write it to `request.output`.
 
@@ -166,7 +188,7 @@ def render(
     EngineError with a code of `request.failed` for everything that goes wrong.
     """
     company = Company(model, attachment or Attachment())
-    company.add(request, on_stage=on_stage, should_stop=should_stop)
+    company.add(request, on_stage=on_stage, should_stop=should_stop, on_audio=on_audio)
     while not company.is_idle:
         for _, outcome in company.advance():
             if isinstance(outcome, EngineError):

@@ -112,6 +112,9 @@ class Generate(_Command):
     top_p: float = 0.0  # 0 or 1 = off
     greedy: bool = False
     adapters: list[AdapterUse] = field(default_factory=list)  # exactly these; none is the base
+    live: str | None = (
+        None  # path, without an ending, of the chunks to be heard while it is made; None for none
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +211,22 @@ class RequestProgress(_Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequestAudio(_Event):
+    """The next part of a take that is being made lies in a file: 16-bit little-endian samples, channels in turn.
+
+    Chunks follow each other without a gap; together they are the take, but for loudness: see `live.py`. Whoever reads
+    this owns the file. A take whose codec or disk cannot do it goes on without.
+    """
+
+    NAME = "request.audio"
+
+    request: str
+    chunk: int  # counts from 0
+    path: str
+    is_last: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageSeconds:
     """Wall-clock seconds one request spent in each stage."""
 
@@ -278,6 +297,7 @@ Event = (
     | LoadFinished
     | LoadFailed
     | RequestProgress
+    | RequestAudio
     | RequestFinished
     | Proved
     | RequestFailed

@@ -6,6 +6,7 @@ The stages of a take, their times and their errors live here; who makes the code
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from generation.engine.checkpoint import LoadedModel
 from generation.engine.decode import CodesRequest
 from generation.engine.errors import EngineError
 from generation.engine.frames import frames_for
+from generation.engine.live import LiveAudio, OnAudio, can_be_live
 from generation.engine.memory import is_out_of_memory
 from generation.engine.prompt import encode_prompt
 from generation.engine.protocol import (
@@ -32,6 +34,8 @@ from generation.engine.protocol import (
     StageSeconds,
 )
 from generation.engine.sampling import Sampling
+
+logger = logging.getLogger(__name__)
 
 OnStage = Callable[[RequestStage, int, int], None]  # stage, frames done, frames in all
 
@@ -64,13 +68,14 @@ class Making:
     All of them may raise whatever torch and the disk raise: `explained` says it as an EngineError.
     """
 
-    def __init__(self, request: Generate, on_stage: OnStage) -> None:
+    def __init__(self, request: Generate, on_stage: OnStage, on_audio: OnAudio | None = None) -> None:
         """Raises EngineError INVALID_REQUEST for what no model can do."""
         _check(request)
         self.request = request
-        self._on_stage = on_stage
+        self._on_stage, self._on_audio = on_stage, on_audio
+        self._live: LiveAudio | None = None
         self._seconds = dict.fromkeys(("encode", "generate", "decode"), 0.0)
-        self._step_seconds = 0.0
+        self._step_seconds = self._live_seconds = 0.0
 
     def encode(self, model: LoadedModel) -> CodesRequest:
         """What the codes are made from, with the model that makes them."""
@@ -78,6 +83,8 @@ class Making:
         self._frames = frames_for(request.duration_seconds, model.frame_rate)
         self._clock = _Clock()
         self._on_stage("encoding", 0, self._frames)
+        if request.live and self._on_audio is not None and can_be_live(model):
+            self._live = LiveAudio(model, request.live, self._on_audio)
         conditioning = encode_prompt(model, request.prompt, request.guidance_scale)
         self._seconds["encode"] = self._clock.lap()
         return CodesRequest(
@@ -102,6 +109,25 @@ class Making:
         self._step_seconds += seconds
         self._on_stage("generating", frames, self._frames)
 
+    def waiting(self, frames: int) -> int:
+        """With so many frames complete: how many can be heard beyond those that make up a chunk; below 0 for none."""
+        return self._live.waiting(frames) if self._live is not None else -1
+
+    def tell(self, codes: Tensor) -> None:
+        """Let the next chunk be heard, given all codes [K, T] so far."""
+        began = time.perf_counter()
+        self._live_or_not(lambda live: live.tell(codes))
+        self._live_seconds += time.perf_counter() - began
+
+    def _live_or_not(self, tell: Callable[[LiveAudio], None]) -> None:
+        """Whatever goes wrong with what is heard early, the take itself is made."""
+        if self._live is not None:
+            try:
+                tell(self._live)
+            except Exception:  # no memory, no disk
+                logger.exception("%s goes on without being heard early", self.request.request)
+                self._live = None
+
     def conclude(self, codes: Tensor) -> Rendering:
         """Write the frames that there are, codes [K, T]."""
         self._seconds["generate"] = self._clock.lap()
@@ -109,7 +135,9 @@ class Making:
         if made:
             self._on_stage("decoding", made, self._frames)
             output = Path(self.request.output)
-            write_wav(output, decode_codes(model, codes), model.sample_rate)
+            samples = decode_codes(model, codes)
+            write_wav(output, samples, model.sample_rate)
+            self._live_or_not(lambda live: live.conclude(samples))
         self._seconds["decode"] = self._clock.lap()
         return Rendering(
             cancelled=made < self._frames,
@@ -133,7 +161,7 @@ class Making:
 
     @property
     def _work_seconds(self) -> float:
-        return self._seconds["encode"] + self._step_seconds + self._seconds["decode"]
+        return self._seconds["encode"] + self._step_seconds + self._live_seconds + self._seconds["decode"]
 
 
 def explained(error: Exception, request: Generate) -> EngineError:
@@ -186,6 +214,11 @@ def _check(request: Generate) -> None:
         ),
         (output.suffix != ".wav" or not output.is_absolute(), "output", "an absolute path that ends in .wav"),
         (not output.parent.is_dir(), "output", "in a folder that exists"),
+        (
+            request.live is not None and not Path(request.live).is_absolute(),
+            "live",
+            "the beginning of an absolute path",
+        ),
     ]
     for wrong, name, rule in complaints:
         if wrong:

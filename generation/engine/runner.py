@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import torch
@@ -25,6 +26,7 @@ from generation.engine.adapters.proof import prove
 from generation.engine.checkpoint import LoadedModel, device_name, load_checkpoint
 from generation.engine.company import Company
 from generation.engine.errors import EngineError
+from generation.engine.live import OnAudio
 from generation.engine.memory import (
     forget_peak,
     held_memory_bytes,
@@ -46,6 +48,7 @@ from generation.engine.protocol import (
     ProtocolError,
     Prove,
     Refused,
+    RequestAudio,
     RequestFailed,
     RequestFinished,
     RequestProgress,
@@ -115,6 +118,7 @@ class Runner:
                         command,
                         on_stage=self._reporter(command.request),
                         should_stop=self._pending[command.request].is_set,
+                        on_audio=self._teller(command.request),
                     )
             if self._company is not None and not self._company.is_idle:
                 self._advance(self._company)
@@ -245,6 +249,12 @@ class Runner:
                 )
 
         return report
+
+    def _teller(self, request: str) -> OnAudio:
+        def tell(chunk: int, path: Path, is_last: bool) -> None:
+            self._send(RequestAudio(request=request, chunk=chunk, path=str(path), is_last=is_last))
+
+        return tell
 
     # --- the wire ---
 

@@ -141,6 +141,8 @@ class Job(models.Model):
     frames_done = models.PositiveIntegerField(default=0)
     frames_total = models.PositiveIntegerField(default=0)
     seconds_per_frame = models.FloatField(null=True, blank=True)
+    # What can be heard of its takes while they are made, by variation: see services.live.
+    live = models.JSONField(null=True, blank=True, editable=False)
 
     # The engine host that holds the job, and until when it may without renewing.
     lease_owner = models.CharField(max_length=80, blank=True)

@@ -21,11 +21,11 @@ from django.utils import timezone
 from adapters.models import Adapter
 from adapters.models.adapter import weights_name
 from adapters.services.storage import weights_lock
-from generation.models import DeliveryStatus, EngineHost, JobAdapter, JobStatus, Take, WebhookDelivery
+from generation.models import DeliveryStatus, EngineHost, Job, JobAdapter, JobStatus, Take, WebhookDelivery
 from generation.retention.rules import BATCH, Finding, Look, Removal
-from generation.services import storage, takes
+from generation.services import live, storage, takes
 from generation.services.adapters import is_being_read
-from registry.media import ASIDE, Found, Media, files, takes_media, weights_media
+from registry.media import ASIDE, Found, Media, files, live_media, takes_media, weights_media
 
 HOUR: Final = 3600.0
 #: A file without a row is left alone for so long, in seconds: clocks of machines that share files differ.
@@ -80,7 +80,24 @@ def find_half_made(look: Look) -> Finding:
             for found in files.files_in(folder)
             if _PART.fullmatch(found.name) and found.age_seconds > PART_AGE
         ]
+    removals += _heard_early()
     return Finding(removals)
+
+
+def _heard_early() -> list[Removal]:
+    """Parts of takes that an engine left which died with their job's end."""
+    chunks = {
+        found.name: (int(match[1]), found)
+        for found in live_media().entries()
+        if found.age_seconds > PART_AGE and (match := live.CHUNK_NAME.fullmatch(found.name))
+    }
+    jobs = {job for job, _ in chunks.values()}
+    running = set(Job.objects.filter(status=JobStatus.RUNNING, pk__in=jobs).values_list("pk", flat=True))
+    return [
+        Removal(f"live/{name}", found.size_bytes, "its job is over", partial(live_media().remove, name))
+        for name, (job, found) in chunks.items()
+        if job not in running
+    ]
 
 
 def find_conversions(look: Look) -> Finding:

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from generation.events import BoardChanged, JobCancelRequested, JobSubmitted
 from generation.models import EngineHost, Job, JobStatus
+from generation.services import live
 from generation.services.hosts import process_lives
 from generation.services.job_adapters import wishes_of
 from generation.services.line import tell_who_waits
@@ -194,6 +195,7 @@ def write_progress(job: Job, host: str) -> bool | None:
         frames_done=job.frames_done,
         frames_total=job.frames_total,
         seconds_per_frame=job.seconds_per_frame,
+        live=job.live,
         lease_expires_at=timezone.now() + _lease(),
     )
     if not updated:
@@ -221,6 +223,7 @@ def hand_back(job: Job, host: str, *, counts_as_attempt: bool, reason: tuple[str
         stage="",
         stage_fraction=None,
         frames_done=0,
+        live=None,
     )
     if given:
         send_on_commit(JobSubmitted(), BoardChanged(owner_id=job.owner_id))
@@ -258,8 +261,10 @@ def recover_jobs(host: str, *, lapsed: Callable[[Job], bool], in_hand: Collectio
 
 
 def _recover(job: Job, *, counts_as_attempt: bool) -> bool:
+    heard = list(live.streams_of(job).values())
     given = hand_back(job, job.lease_owner, counts_as_attempt=counts_as_attempt)
     if given:
         # Whoever held it can no longer make a row of a file that it wrote.
         remove_leftovers(job)
+        live.remove_streams(heard)
     return given

@@ -169,7 +169,7 @@ def _settle(alias: str, gone: dict[str, list[Any]]) -> None:
     for label, pks in gone.items():
         apps.get_model(label)._base_manager.using(alias).filter(pk__in=pks).delete()
     running = Job.objects.using(alias).filter(status=JobStatus.RUNNING)
-    nothing = {"lease_owner": "", "lease_expires_at": None, "stage": "", "stage_fraction": None}
+    nothing = {"lease_owner": "", "lease_expires_at": None, "stage": "", "stage_fraction": None, "live": None}
     running.filter(cancel_requested_at__isnull=False).update(
         status=JobStatus.CANCELLED, finished_at=timezone.now(), **nothing
     )

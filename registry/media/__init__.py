@@ -23,6 +23,7 @@ __all__ = [
     "MediaAway",
     "NotOurs",
     "OpenedMedia",
+    "live_media",
     "probe",
     "says_away",
     "takes_media",
@@ -116,6 +117,11 @@ class Media(Protocol):
 def takes_media() -> Media:
     """Where takes are kept."""
     return _media("takes")
+
+
+def live_media() -> Media:
+    """Where parts of takes lie that are heard while they are made; nothing stays there."""
+    return _media("live")
 
 
 def weights_media() -> Media:
