@@ -45,6 +45,7 @@ class LiveTake:
 
     variation: int
     url: str
+    sample_rate: int
 
     @property
     def number(self) -> int:
@@ -270,8 +271,8 @@ def _running_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
         elapsed_seconds=elapsed,
         remaining_seconds=remaining,
         live=tuple(
-            LiveTake(variation, reverse("api:live", args=[job.pk, variation]))
-            for variation in live.audible(job)
+            LiveTake(variation, reverse("api:live", args=[job.pk, variation]), stream.sample_rate)
+            for variation, stream in live.audible(job).items()
         ),
         **common,
     )

@@ -33,7 +33,7 @@ class LiveTakes:
         self._streams: dict[str, LiveStream] = {}  # by name; the row forgets them when the job goes back
         self._given_up: set[str] = set()
 
-    def begin(self, variation: int, request: str, scratch: Path, loaded: protocol.LoadFinished) -> str | None:
+    def begin(self, variation: int, request: str, loaded: protocol.LoadFinished) -> str | None:
         """Where the runner puts the chunks of a request; None where nothing is heard early."""
         if not live.is_on():
             return None

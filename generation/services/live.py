@@ -59,15 +59,15 @@ def streams_of(job: Job) -> dict[int, LiveStream]:
     return {int(number): LiveStream(**fields) for number, fields in (job.live or {}).items()}
 
 
-def audible(job: Job) -> list[int]:
-    """Variations of a running job of which something can be heard and something is still to come."""
+def audible(job: Job) -> dict[int, LiveStream]:
+    """Streams of a running job of which something can be heard and something is still to come, by variation."""
     if job.status != JobStatus.RUNNING:
-        return []
-    return [
-        number
+        return {}
+    return {
+        number: stream
         for number, stream in sorted(streams_of(job).items())
         if stream.chunks and not stream.is_complete
-    ]
+    }
 
 
 def note_stream(job: Job, variation: int, stream: LiveStream) -> None:

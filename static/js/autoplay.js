@@ -25,7 +25,8 @@ onContent(() => {
     if (seen.has(row.dataset.takeId)) continue;
     seen.add(row.dataset.takeId);
     if (arrived || !started.has(row.dataset.jobId)) continue;
-    if (recall("play-when-ready") === "yes" && !player.isPlaying) {
+    const heardAlready = player.take?.live && player.take.jobId === row.dataset.jobId;
+    if (recall("play-when-ready") === "yes" && !player.isPlaying && !heardAlready) {
       player.load(readTake(row));
       player.play();
     }

@@ -19,6 +19,7 @@ import "./player.js";
 import "./takes.js";
 import "./compare.js";
 import "./autoplay.js";
+import "./listen.js";
 import "./memory.js";
 import "./memorypanel.js";
 import "./shortcuts.js";

@@ -1,5 +1,6 @@
 // The one sound of the studio and the bar at the bottom. It lives outside <main> and goes on across pages.
 // Knows a take only as the plain object that takes.js reads from a row.
+import { LiveSound } from "./livesound.js";
 import { recall, remember } from "./remember.js";
 import { showToast } from "./toasts.js";
 import { clock } from "./wording.js";
@@ -10,6 +11,8 @@ const part = (name) => bar.querySelector(`[data-player-${name}]`);
 const stillness = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 let take = null;
+let sound = audio; // what is heard: the element, or a take that is being made
+let muted = false;
 let volume = 1; // as the person set it; takes compared by ear are played at one loudness below it
 
 const tell = () => document.dispatchEvent(new CustomEvent("player:change"));
@@ -19,10 +22,13 @@ export const player = {
     return take;
   },
   get isPlaying() {
-    return take !== null && !audio.paused && !audio.ended;
+    return take !== null && !sound.paused && !sound.ended;
+  },
+  get hasEnded() {
+    return take !== null && sound.ended;
   },
   get position() {
-    return audio?.currentTime ?? 0;
+    return sound?.currentTime ?? 0;
   },
 
   /** Make `next` the take in the player; the sound of another one ends. */
@@ -33,7 +39,9 @@ export const player = {
     const at = !same && take?.group && take.group === next.group && !audio.ended ? audio.currentTime : 0;
     take = next;
     if (!same) {
-      audio.src = next.url;
+      hush();
+      if (next.live) sound = attach(new LiveSound(next.url, next.sampleRate));
+      else audio.src = next.url;
       if (at > 0) audio.currentTime = Math.min(at, next.duration);
       bar.removeAttribute("data-trouble");
     }
@@ -44,7 +52,10 @@ export const player = {
     part("length").textContent = clock(next.duration);
     part("seek").max = String(next.duration);
     for (const path of bar.querySelectorAll("[data-player-path]")) path.setAttribute("d", next.path);
-    part("download").href = next.downloadUrl;
+    bar.toggleAttribute("data-live", Boolean(next.live));
+    part("seek").disabled = Boolean(next.live);
+    for (const name of ["loop", "favourite", "download"]) part(name).hidden = Boolean(next.live);
+    part("download").href = next.downloadUrl ?? "#";
     showFavourite();
     showPosition();
     tellSystem();
@@ -52,13 +63,13 @@ export const player = {
   },
 
   play() {
-    if (take) audio.play().catch(showTrouble);
+    if (take) sound.play().catch(showTrouble);
   },
 
   toggle(next = take) {
     if (!next) return;
     if (take?.id === next.id && this.isPlaying) {
-      audio.pause();
+      sound.pause();
       return;
     }
     if (take?.id !== next.id) this.load(next);
@@ -67,7 +78,7 @@ export const player = {
 
   /** Move to `seconds` in the current take. */
   seek(seconds) {
-    if (!take) return;
+    if (!take || take.live) return;
     const goal = Math.min(take.duration, Math.max(0, seconds));
     if (audio.readyState > 0) audio.currentTime = goal;
     else audio.addEventListener("loadedmetadata", () => (audio.currentTime = goal), { once: true });
@@ -77,7 +88,7 @@ export const player = {
   close() {
     if (!take) return;
     take = null;
-    audio.pause();
+    hush();
     audio.removeAttribute("src");
     audio.load();
     bar.hidden = true;
@@ -92,7 +103,7 @@ export const player = {
   },
 
   toggleFavourite() {
-    if (!take) return;
+    if (!take || take.live) return;
     const button = document.querySelector(`#take-${CSS.escape(take.id)} [data-favourite-form] button`);
     if (button) {
       button.click();
@@ -103,12 +114,32 @@ export const player = {
   },
 };
 
+/** End what is heard; the element is there for the next. */
+function hush() {
+  if (sound === audio) audio.pause();
+  else sound.close();
+  sound = audio;
+}
+
+function attach(next) {
+  const whileHeard = (listener) => (event) => event.target === sound && listener(event);
+  for (const name of ["play", "pause", "ended"]) next.addEventListener(name, whileHeard(showState));
+  next.addEventListener("play", whileHeard(() => requestAnimationFrame(follow)));
+  for (const name of ["timeupdate", "seeked"]) next.addEventListener(name, whileHeard(() => showPosition()));
+  if (next !== audio) {
+    next.addEventListener("waiting", whileHeard(() => (part("facts").textContent = "Waiting for more")));
+    next.addEventListener("playing", whileHeard(() => (part("facts").textContent = take.facts)));
+  }
+  next.addEventListener("error", whileHeard(() => (take?.live || audio.hasAttribute("src")) && showTrouble(next.error)));
+  return next;
+}
+
 function showFavourite() {
   part("favourite").setAttribute("aria-pressed", String(take.isFavourite));
   part("favourite").title = take.isFavourite ? "Remove from favourites" : "Favourite";
 }
 
-function showPosition(seconds = audio.currentTime) {
+function showPosition(seconds = sound.currentTime) {
   if (!take) return;
   const share = take.duration > 0 ? Math.min(1, seconds / take.duration) : 0;
   part("now").textContent = clock(seconds);
@@ -134,7 +165,8 @@ function showTrouble(error) {
   if (!take || error?.name === "AbortError" || error?.name === "NotAllowedError") return;
   bar.setAttribute("data-trouble", "");
   part("facts").textContent = "This take cannot be played.";
-  showToast("The sound of this take did not arrive. Look whether the studio is still running.", "bad");
+  const sentence = take.live && error?.message;
+  showToast(sentence || "The sound of this take did not arrive. Look whether the studio is still running.", "bad");
 }
 
 function tellSystem() {
@@ -143,13 +175,14 @@ function tellSystem() {
 }
 
 function applyVolume() {
-  audio.volume = volume * Math.min(1, take?.gain ?? 1);
+  sound.volume = volume * Math.min(1, take?.gain ?? 1);
+  sound.muted = muted;
 }
 
-function setVolume(wanted, muted) {
+function setVolume(wanted, isMuted) {
   volume = wanted;
+  muted = isMuted;
   applyVolume();
-  audio.muted = muted;
   const slider = part("volume");
   slider.value = String(volume);
   slider.style.setProperty("--filled", `${(muted ? 0 : volume) * 100}%`);
@@ -162,11 +195,7 @@ function setLoop(loop) {
 }
 
 if (bar) {
-  for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, showState);
-  audio.addEventListener("play", () => requestAnimationFrame(follow));
-  audio.addEventListener("timeupdate", () => showPosition());
-  audio.addEventListener("seeked", () => showPosition());
-  audio.addEventListener("error", () => audio.hasAttribute("src") && showTrouble(audio.error));
+  attach(audio);
 
   part("toggle").addEventListener("click", () => player.toggle());
   part("close").addEventListener("click", () => player.close());
@@ -180,7 +209,7 @@ if (bar) {
     setVolume(Number(event.target.value), false);
     remember("volume", event.target.value);
   });
-  part("mute").addEventListener("click", () => setVolume(volume || 0.5, !(audio.muted || volume === 0)));
+  part("mute").addEventListener("click", () => setVolume(volume || 0.5, !(muted || volume === 0)));
 
   const kept = Number(recall("volume", "1"));
   setVolume(kept >= 0 && kept <= 1 ? kept : 1, false);
@@ -189,7 +218,7 @@ if (bar) {
   if ("mediaSession" in navigator) {
     const actions = {
       play: () => player.play(),
-      pause: () => audio.pause(),
+      pause: () => sound.pause(),
       seekbackward: (details) => player.seek(player.position - (details.seekOffset ?? 5)),
       seekforward: (details) => player.seek(player.position + (details.seekOffset ?? 5)),
       seekto: (details) => player.seek(details.seekTime ?? 0),

@@ -68,6 +68,7 @@ def test_a_command_has_the_form_of_the_contract() -> None:
         "top_p": 0.0,
         "greedy": False,
         "adapters": [],
+        "live": None,
         "output": "/takes/7.wav",
     }
 

@@ -15,6 +15,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import soundfile
@@ -23,16 +24,18 @@ from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 
 from gated_configs.wording import THIN_SPACE
-from generation import audio_files, cards, database
+from generation import audio_files, cards, database, live_takes
 from generation.dispatcher import Dispatcher
 from generation.host_row import HostRow
+from generation.live_response import live_response
 from generation.models import EngineHost, Job, JobStatus, Take
-from generation.services import jobs
+from generation.services import jobs, live
 from generation.services.submission import GenerationRequest, submit_job
-from registry.media import MediaAway, takes_media
+from registry.media import MediaAway, live_media, takes_media
 from registry.models import ModelConfig
 from tests.conftest import StorageServer, wait_until
 from tests.generation.music import make_take
+from tests.generation.test_take_audio import body
 from tests.media_files import take_file
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -230,6 +233,34 @@ def test_a_killed_runner_costs_nothing_but_time(engine: Engine, owner: User, slo
     assert (again.seed, again.frames, again.sha256) == (6, 150, expected.sha256)
     assert engine.pid_of(slow.pk) not in (before, None)
     assert before not in [runner.pid for runner in runners()]
+
+
+def test_takes_are_heard_while_they_are_made_and_after_a_killed_runner_from_their_beginning(
+    engine: Engine, owner: User, slow: ModelConfig, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_takes, "LAST_CHUNK_SECONDS", 0.5)
+    job = submit(owner, duration_seconds=6, seed=5, variations=2, model_id=slow.pk)
+    until(job, lambda row: list(live.audible(row)) == [0, 1], "being heard")
+    cut_off = live_response(job, 0, listener=owner.pk)
+    held = engine.pid_of(slow.pk)
+    assert held is not None
+    os.kill(held, signal.SIGKILL)
+    until(job, lambda row: row.attempts == 2 and list(live.audible(row)) == [0, 1], "being heard again")
+    second = live_response(job, 1, listener=owner.pk)
+    assert job.is_unfinished
+    heard, broken_off = np.frombuffer(body(second)[44:], "<i2"), body(cut_off)[44:]
+    until_ended(job)
+    take = job.takes.get(variation=1)
+    expected, _ = soundfile.read(take.path, dtype="int16")
+    assert len(heard) == len(expected) == 6 * 16000
+    assert np.abs(heard.astype(int) - expected).max() <= 2
+    assert take.recipe["gain_db"] == 0
+    assert 16000 <= len(broken_off) < 4 * 16000
+    wait_until(lambda: not live_media().entries(), seconds=30, what="the removal of what was heard")
+    settings.STUDIO = settings.STUDIO.model_copy(update={"live_audio": False})
+    again = until_ended(submit(owner, duration_seconds=6, seed=6, model_id=slow.pk))
+    assert again.takes.get().sha256 == take.sha256
+    assert again.live is None
 
 
 def in_hand(engine: Engine, model_id: str) -> int:

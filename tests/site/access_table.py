@@ -147,6 +147,10 @@ ROUTES = {
     "GET /api/trials/{trial_id}": _api("/api/trials/{trial}", "401 404 200 404"),
     "POST /api/generations": _api("/api/generations", "401 202 202 202", **_NEW_JOB),
     "GET /api/generations/{job_id}": _api("/api/generations/{job}", "401 404 200 404"),
+    # It waits, so that its owner is told that nothing can be heard yet.
+    "GET /api/generations/{job_id}/live/{variation}": _api(
+        "/api/generations/{job}/live/0", "401 404 409 404"
+    ),
     "POST /api/generations/{job_id}/cancel": _api("/api/generations/{job}/cancel", "401 404 202 404"),
     "GET /api/takes": _api("/api/takes", "401 200 200 200"),
     "GET /api/takes/{take_id}": _api("/api/takes/{take}", "401 404 200 404"),
