@@ -216,16 +216,29 @@ def test_nothing_is_left_in_scratch(engine: Engine, owner: User, settings: Any) 
     assert left == []
 
 
-def test_a_killed_runner_costs_nothing_but_time(engine: Engine, owner: User, slow: ModelConfig) -> None:
-    expected = until_ended(submit(owner, duration_seconds=3, seed=6, model_id=slow.pk)).takes.get()
+def test_a_killed_runner_costs_nothing_but_time(
+    engine: Engine, owner: User, slow: ModelConfig, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_takes, "LAST_CHUNK_SECONDS", 0.5)
+    heard_early = settings.STUDIO
+    settings.STUDIO = heard_early.model_copy(update={"live_audio": False})
+    silent = until_ended(submit(owner, duration_seconds=3, seed=6, model_id=slow.pk))
+    assert silent.live is None
+    expected = silent.takes.get()
+    settings.STUDIO = heard_early
     before = engine.pid_of(slow.pk)
     assert before is not None
     with transaction.atomic():
         # As an engine leaves it that ended between two takes.
         job = submit(owner, duration_seconds=3, seed=5, variations=2, model_id=slow.pk)
         first = make_take(owner, job=job, variation=0)
-    until_generating(job)
+    until(job, lambda row: list(live.audible(row)) == [1], "being heard")
+    stream = live.audible(job)[1]
     os.kill(before, signal.SIGKILL)
+    until(job, lambda row: row.attempts == 2 and list(live.audible(row)) == [1], "being heard again")
+    assert live.audible(job)[1].name != stream.name
+    # From the beginning, and to the end of the take that is not there yet.
+    heard = np.frombuffer(body(live_response(job, 1, listener=owner.pk))[44:], "<i2")
     until_ended(job)
     assert job.attempts == 2
     kept, again = job.takes.order_by("variation")
@@ -233,34 +246,11 @@ def test_a_killed_runner_costs_nothing_but_time(engine: Engine, owner: User, slo
     assert (again.seed, again.frames, again.sha256) == (6, 150, expected.sha256)
     assert engine.pid_of(slow.pk) not in (before, None)
     assert before not in [runner.pid for runner in runners()]
-
-
-def test_takes_are_heard_while_they_are_made_and_after_a_killed_runner_from_their_beginning(
-    engine: Engine, owner: User, slow: ModelConfig, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live_takes, "LAST_CHUNK_SECONDS", 0.5)
-    job = submit(owner, duration_seconds=6, seed=5, variations=2, model_id=slow.pk)
-    until(job, lambda row: list(live.audible(row)) == [0, 1], "being heard")
-    cut_off = live_response(job, 0, listener=owner.pk)
-    held = engine.pid_of(slow.pk)
-    assert held is not None
-    os.kill(held, signal.SIGKILL)
-    until(job, lambda row: row.attempts == 2 and list(live.audible(row)) == [0, 1], "being heard again")
-    second = live_response(job, 1, listener=owner.pk)
-    assert job.is_unfinished
-    heard, broken_off = np.frombuffer(body(second)[44:], "<i2"), body(cut_off)[44:]
-    until_ended(job)
-    take = job.takes.get(variation=1)
-    expected, _ = soundfile.read(take.path, dtype="int16")
-    assert len(heard) == len(expected) == 6 * 16000
-    assert np.abs(heard.astype(int) - expected).max() <= 2
-    assert take.recipe["gain_db"] == 0
-    assert 16000 <= len(broken_off) < 4 * 16000
+    file, _ = soundfile.read(again.path, dtype="int16")
+    assert again.recipe["gain_db"] == 0
+    assert len(heard) == len(file) == 3 * 16000
+    assert np.abs(heard.astype(int) - file).max() <= 2
     wait_until(lambda: not live_media().entries(), seconds=30, what="the removal of what was heard")
-    settings.STUDIO = settings.STUDIO.model_copy(update={"live_audio": False})
-    again = until_ended(submit(owner, duration_seconds=6, seed=6, model_id=slow.pk))
-    assert again.takes.get().sha256 == take.sha256
-    assert again.live is None
 
 
 def in_hand(engine: Engine, model_id: str) -> int:

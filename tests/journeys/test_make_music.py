@@ -16,6 +16,7 @@ from tests.conftest import RunningStudio
 from tests.journeys.conftest import (
     PATIENCE_MS,
     ask,
+    assert_accessible,
     card,
     complaints,
     manage,
@@ -72,6 +73,61 @@ def test_music_goes_on_across_pages(open_page: Page) -> None:
     # After going back the page is alive: a job shows its progress.
     ask(page, "after going back", seconds=1)
     wait_for_take(page, "after going back")
+    assert complaints(page) == []
+
+
+#: How loud the live sound is right now, and everything that the page ever sent to the sound card.
+TAP_THE_SOUND = """
+(() => {
+  window.taps = [];
+  const connect = AudioNode.prototype.connect;
+  AudioNode.prototype.connect = function (target, ...rest) {
+    if (target === this.context.destination) {
+      const tap = new AnalyserNode(this.context);
+      connect.call(this, tap);
+      window.taps.push(tap);
+    }
+    return connect.call(this, target, ...rest);
+  };
+  window.loudness = () => Math.max(0, ...window.taps.map((tap) => {
+    const samples = new Float32Array(tap.fftSize);
+    tap.getFloatTimeDomainData(samples);
+    return Math.max(...samples.map(Math.abs));
+  }));
+})()
+"""
+
+
+def test_a_take_is_heard_while_it_is_made_and_after_a_reload(
+    open_page: Page, music_studio: RunningStudio
+) -> None:
+    page = open_page
+    page.context.add_init_script(TAP_THE_SOUND)
+    page.reload()
+    ask(page, "heard before it is there", seconds=10, seed=3)
+    running = card(page, "heard before it is there")
+    listen = running.locator("[data-listen]")
+    expect(listen).to_have_text("Listen", timeout=PATIENCE_MS)
+    page.reload()
+    listen.click()
+    wait_for(page, "loudness() > 0.001", seconds=60)
+    expect(listen).to_have_text("Pause")  # it stays so while the card is pushed again and again
+    expect(page.locator("[data-player-facts]")).to_have_text(re.compile("being made|Waiting for more"))
+    assert not page.locator(".take").filter(has_text="heard before it is there").count()
+    listen.focus()
+    page.keyboard.press("Enter")
+    expect(listen).to_have_text("Listen")
+    wait_for(page, "taps.every((tap) => tap.context.state === 'suspended')")
+    expect(listen).to_be_focused()
+    page.keyboard.press("Enter")
+    wait_for(page, "taps.some((tap) => tap.context.state === 'running')")
+    assert_accessible(page)
+    # It plays on to its end when the take is there, and then that is in the player.
+    wait_for_take(page, "heard before it is there")
+    expect(listen).to_have_count(0)
+    expect(page.locator("#player")).to_have_attribute("data-live", "")
+    expect(page.locator("#player")).not_to_have_attribute("data-live", "", timeout=PATIENCE_MS)
+    assert page.evaluate("document.querySelector('audio').src").endswith("/audio")
     assert complaints(page) == []
 
 
