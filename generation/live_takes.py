@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from generation.database import going_on
 from generation.engine import protocol
 from generation.models import Job
 from generation.services import live
@@ -56,7 +57,8 @@ class LiveTakes:
             return
         self._note(variation, replace(stream, chunks=event.chunk + 1, is_complete=event.is_last))
         if event.chunk == 0:
-            await self._look()
+            with going_on(logger, f"that job {self._job.pk} can be heard could not be stored"):
+                await self._look()
 
     async def remove_later(self, stopping: asyncio.Event) -> None:
         """Remove everything, once those who listen have had their time, or the engine stops."""

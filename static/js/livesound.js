@@ -1,6 +1,8 @@
 // The sound of a take that is being made, as much like an <audio> element as the player needs. Fetches the stream,
 // and hands its samples to the sound card one after another; where they come too slowly it waits for more.
-const BEFORE_IT_BEGINS = 0.4; // seconds of sound at hand before it begins, and before it goes on after a wait
+const BEFORE_IT_BEGINS = 0.4; // seconds of sound at hand before it begins
+const AFTER_A_WAIT = 1; // and before it goes on; twice as many after each wait, so that slow making means few and longer ones
+const LONGEST_WAIT = 8;
 const AHEAD = 20; // no more than so many seconds are fetched ahead
 const HEADER_BYTES = 44;
 const LOOK_EVERY = 100; // milliseconds
@@ -23,6 +25,7 @@ export class LiveSound extends EventTarget {
   #scheduled = 0; // seconds handed to the sound card
   #until = 0; // its time at which they are over
   #waits = true;
+  #enough = BEFORE_IT_BEGINS;
 
   constructor(url, sampleRate) {
     super();
@@ -39,6 +42,7 @@ export class LiveSound extends EventTarget {
     this.#scheduled = 0;
     this.#until = 0;
     this.#waits = true;
+    this.#enough = BEFORE_IT_BEGINS;
   }
 
   get currentTime() {
@@ -158,7 +162,7 @@ export class LiveSound extends EventTarget {
     if (!context) return;
     if (this.#scheduled && this.#until <= context.currentTime) this.#wait();
     if (this.#waits) {
-      if (!this.#heldSeconds || (this.#heldSeconds < BEFORE_IT_BEGINS && !this.arrived)) return;
+      if (!this.#heldSeconds || (this.#heldSeconds < this.#enough && !this.arrived)) return;
       // On the grid of samples, so that every piece begins on it.
       this.#until = Math.ceil((context.currentTime + 0.03) * this.#rate) / this.#rate;
       this.#waits = false;
@@ -178,6 +182,7 @@ export class LiveSound extends EventTarget {
   #wait() {
     if (this.#waits || this.arrived) return;
     this.#waits = true;
+    this.#enough = Math.min(LONGEST_WAIT, Math.max(AFTER_A_WAIT, 2 * this.#enough));
     this.#tell("waiting");
   }
 
