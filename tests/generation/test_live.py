@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -41,7 +42,7 @@ def told(job: Job, chunks: int, *, variation: int = 0, name: str = "", is_comple
     """Chunks of a running job, stored and written to its row. Answers the stream's name."""
     name = name or f"{job.pk}-{variation}-0123abcd"
     for chunk in range(chunks):
-        source = Path(live.settings.STUDIO.home) / "chunk.pcm"
+        source = Path(settings.STUDIO.home) / "chunk.pcm"
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_bytes(bytes([chunk + 1]) * 8)
         live.store_chunk(name, chunk, source)
@@ -247,12 +248,13 @@ def test_an_engine_hands_chunks_on_and_removes_them_when_it_stops(engine: Engine
 
     streams: list[LiveStream] = []
     note = live.note_stream
+
+    def noted(job: Job, variation: int, stream: LiveStream) -> None:
+        streams.append(stream)
+        note(job, variation, stream)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            live,
-            "note_stream",
-            lambda job, number, stream: (streams.append(stream), note(job, number, stream)),
-        )
+        patch.setattr(live, "note_stream", noted)
         async_to_sync(work)()
     assert [(stream.chunks, stream.is_complete) for stream in streams] == [
         (0, False), (1, False), (2, False), (3, True),
