@@ -246,7 +246,7 @@ def test_a_killed_runner_costs_nothing_but_time(
     assert (again.seed, again.frames, again.sha256) == (6, 150, expected.sha256)
     assert engine.pid_of(slow.pk) not in (before, None)
     assert before not in [runner.pid for runner in runners()]
-    file, _ = soundfile.read(again.path, dtype="int16")
+    file, _ = soundfile.read(take_file(again), dtype="int16")
     assert again.recipe["gain_db"] == 0
     assert len(heard) == len(file) == 3 * 16000
     assert np.abs(heard.astype(int) - file).max() <= 2
