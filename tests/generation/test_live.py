@@ -26,6 +26,8 @@ from tests.generation.music import HOST, make_job, make_running_job, make_take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("home")]
 
+#: A stream in which nothing comes ends after so many seconds here.
+SILENCE = 5.0
 LOADED = protocol.LoadFinished(
     device="cpu", device_name="", dtype="float32", sample_rate=16000, frame_rate=50, channels=2, codebooks=4,
     parameters=1, weight_bytes=1, model_type="musicgen", revision=None, seconds=0.1, memory_bytes=1,
@@ -36,6 +38,11 @@ LOADED = protocol.LoadFinished(
 def _kept_in(request: pytest.FixtureRequest) -> None:
     if request.param == "bucket":
         request.getfixturevalue("bucket")
+
+
+@pytest.fixture(autouse=True)
+def _not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_response, "SILENCE_BOUND_SECONDS", SILENCE)
 
 
 def told(job: Job, chunks: int, *, variation: int = 0, name: str = "", is_complete: bool = False) -> str:
@@ -83,14 +90,16 @@ def test_a_stream_follows_the_take_to_its_end(owner: User, client: Client) -> No
 
     def go_on(parts: int) -> None:
         if parts == 3:  # the header and all that was there
+            # Its job goes on with other variations.
             told(job, 4, name=name, is_complete=True)
-            assert jobs.end_job(job, JobStatus.FINISHED, host=HOST, live=job.live)
 
+    began = time.monotonic()
     answer = client.get(address(job))
     assert (answer.status_code, answer["Content-Type"]) == (200, "audio/wav")
     assert (answer["Cache-Control"], answer["X-Accel-Buffering"]) == ("no-store", "no")
     header = live_response.wav_header(16000, 2)
     assert heard(answer, go_on) == header + chunks_of(0, 1, 2, 3)
+    assert time.monotonic() - began < SILENCE, "it ends as soon as the take is complete"
     assert len(header) == 44
     assert (
         header[20:36]
