@@ -28,7 +28,7 @@ SWAP_PATIENCE: Final = timedelta(seconds=30)
 #: Of the line, how many jobs are looked at for one that can join.
 LOOKED_THROUGH: Final = 100
 #: A job waits this long for a host that is idle, before one that works takes it in beside what it has.
-IDLE_HOSTS_FIRST: Final = timedelta(seconds=0.3)
+IDLE_HOSTS_FIRST: Final = timedelta(seconds=1)
 #: A job is begun this often before it counts as failed.
 MAX_ATTEMPTS: Final = 2
 
