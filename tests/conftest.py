@@ -68,18 +68,27 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: The browser modules that take longest, longest first.
+LONG_JOURNEYS = ("test_make_music.py", "test_switch.py", "test_adapters.py", "test_accessibility.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put browser tests last: Playwright leaves its event loop running in the main thread.
 
-    Of them the longest modules come first, so that workers side by side end at about the same time.
+    Of these and of the others the slow modules come first, so that workers side by side end at about the same time.
     """
     for item in items:
         if {"page", "browser", "context", "new_context"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
-    sizes = {path: path.stat().st_size for path in {item.path for item in items}}
-    items.sort(
-        key=lambda item: (1, -sizes[item.path]) if item.get_closest_marker("browser") else (0, 0),
-    )
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def turn(item: pytest.Item) -> tuple[bool, int]:
+        if not item.get_closest_marker("browser"):
+            return False, int(item.path not in slow)
+        name = item.path.name
+        return True, LONG_JOURNEYS.index(name) if name in LONG_JOURNEYS else len(LONG_JOURNEYS)
+
+    items.sort(key=turn)
 
 
 @pytest.hookimpl(wrapper=True)

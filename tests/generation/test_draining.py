@@ -37,7 +37,11 @@ def readiness(url: str) -> tuple[int, dict[str, Any]]:
 def test_what_runs_is_finished_and_a_second_signal_does_not_wait(
     prepared_environment: dict[str, str], slow_checkpoint: Path
 ) -> None:
-    environment = {**prepared_environment, "MUSICGEN_DRAIN_SECONDS": "120"}
+    environment = {
+        **prepared_environment,
+        "MUSICGEN_DRAIN_SECONDS": "120",
+        "MUSICGEN_TAKES_AT_ONCE": "1",
+    }
     make_demo_slow(environment, slow_checkpoint)
     with running_studio(environment) as studio:
         first = ask(studio, "generations", {"prompt": "slow piano", "duration_seconds": 6})["id"]

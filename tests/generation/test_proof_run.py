@@ -214,7 +214,8 @@ def test_a_deleted_adapter_leaves_its_running_job_alone_and_then_its_file_goes(
     path = weights_file(adapter)
     with standing_still(engine.pid_of(mono.pk)):
         running = submit_job(owner=owner, request=wanting(mono, (adapter, 0.9)))
-        waiting = submit_job(owner=owner, request=wanting(mono, (adapter, 0.9)))
+        # Another strength is another network: it cannot be made beside the first.
+        waiting = submit_job(owner=owner, request=wanting(mono, (adapter, 0.8)))
         until(running, lambda row: row.status == JobStatus.RUNNING and row.stage != "starting", "being made")
         removal = delete_adapter(adapter)
         assert (removal.cancelled_jobs, removal.running_jobs, removal.takes, removal.freed_bytes) == (

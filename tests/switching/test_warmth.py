@@ -130,12 +130,9 @@ def test_the_least_recently_used_goes_first(
     too_large = dwarf("too-large", dwarfs / "mono", vram_requirement_gb=1000)
     assert not on_loop(engine, pool.make_room(too_large, keep=frozenset({DEMO, left.pk})))
     assert loaded(engine) == [left.pk, DEMO], "what is to be kept is kept"
-    pool.loaded(left.pk).is_busy = True
-    try:
+    with pool.loaded(left.pk).in_use():
         assert not on_loop(engine, pool.make_room(too_large, keep=frozenset({DEMO})))
         assert loaded(engine) == [left.pk, DEMO], "what is in use is never ended"
-    finally:
-        pool.loaded(left.pk).is_busy = False
 
 
 def test_idle_models_end_after_the_keep_alive_and_the_active_one_stays(
