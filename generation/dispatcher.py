@@ -145,6 +145,7 @@ class Dispatcher:
         finally:
             self._stopping.set()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._no_job.set()
             await self._finish_switch()
             for loop in loops:
                 loop.cancel()
