@@ -20,9 +20,20 @@ function finishUse(status) {
   remember("switch-dismissed", status.dataset.switch);
   status.hidden = true;
   theDialog()?.close();
-  const box = document.getElementById(`adapter-${adapter}-on`);
   announce(status.querySelector("#switch-status-title")?.textContent.trim() ?? "");
-  if (box && isNowhere(document.activeElement)) box.focus();
+  boxToFocus = `adapter-${adapter}-on`;
+  focusBox();
+}
+
+/** The adapter that the switch was for, whose box may become usable only with what is pushed next. */
+let boxToFocus = "";
+
+function focusBox() {
+  const box = boxToFocus ? document.getElementById(boxToFocus) : null;
+  if (!box || box.disabled) return;
+  boxToFocus = "";
+  const now = document.activeElement;
+  if (isNowhere(now) || now.id === "adapters-label" || box.closest("[data-adapter]").contains(now)) box.focus();
 }
 
 /** The focus goes to what holds the content: a morph leaves the focused element itself as it is. */
@@ -56,7 +67,8 @@ function refresh() {
   else if (isNowhere(document.activeElement)) bodyOf(dialog).focus(); // The button in use went away.
 }
 
-const isNowhere = (element) => element === null || element === document.body;
+/** A dialog that closes keeps the focus until the page is drawn again, where what had it before is gone. */
+const isNowhere = (element) => element === null || element === document.body || element.closest("dialog:not([open])") !== null;
 
 function isOwn(event, selector) {
   return event.detail.requestConfig?.elt?.matches?.(selector) || event.detail.elt?.matches?.(selector);
@@ -130,4 +142,5 @@ function refreshModels() {
 }
 
 onContent(refresh);
+onContent(focusBox);
 onContent(refreshModels);
