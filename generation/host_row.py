@@ -22,6 +22,7 @@ from django.db.models.functions import Now
 
 from generation.models import EngineHost
 from generation.process_identity import identity_of
+from registry.media.files import ON_THE_WAY
 from registry.models import ModelConfig
 
 
@@ -81,8 +82,13 @@ class HostRow:
 
     def sweep_scratch(self) -> None:
         """Files that a killed host left half-made belong to nobody."""
-        # The folders first: a host that announces itself meanwhile has made none of them.
-        folders = [folder for folder in self.scratch.parent.glob("*") if folder.is_dir()]
+        # The folders first: a host that announces itself meanwhile has made none of them. Files on their way to and
+        # from a bucket belong to no host; what is left of those the clean-up removes by age.
+        folders = [
+            folder
+            for folder in self.scratch.parent.glob("*")
+            if folder.is_dir() and not folder.name.startswith(ON_THE_WAY)
+        ]
         known = {*EngineHost.objects.values_list("name", flat=True), self.name}
         for folder in folders:
             if folder.name not in known:

@@ -25,7 +25,7 @@ from django.conf import settings
 from storages.backends.s3 import S3Storage
 
 from registry.media import AWAY_OPENING, MediaAway
-from registry.media.files import ASIDE, Found, NotOurs
+from registry.media.files import ASIDE, ON_THE_WAY, Found, NotOurs
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ class BucketMedia(S3Storage):
     @contextmanager
     def _scratch(self, name: str) -> Iterator[Path]:
         """A new path of this machine; the clean-up removes what a killed process left there."""
-        folder: Path = settings.STUDIO.scratch_folder / f"media-{secrets.token_hex(6)}"
+        folder: Path = settings.STUDIO.scratch_folder / f"{ON_THE_WAY}{secrets.token_hex(6)}"
         folder.mkdir(mode=0o700, parents=True)
         try:
             yield folder / name

@@ -18,6 +18,8 @@ from typing import Final
 
 #: Files that lost their row wait here, in the folder they lay in: a rename that no full disk can stop.
 ASIDE: Final = "orphans"
+#: How folders of a machine's scratch begin that hold a file on its way to or from a bucket.
+ON_THE_WAY: Final = "media-"
 
 
 class NotOurs(ValueError):

@@ -25,6 +25,7 @@ from adapters.services import storage as weights
 from adapters.services.importing import ZipSource, import_adapter
 from adapters.services.local_weights import cache_folder, local_weights
 from generation import database
+from generation.host_row import HostRow
 from generation.models import Take
 from generation.retention import run
 from generation.retention.rules import Look
@@ -54,6 +55,18 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def jazz(tmp_path: Path) -> Adapter:
     return bring_in_zip(zipped(adapter_files()), tmp_path, "Jazz")
+
+
+def test_an_engine_that_tidies_leaves_what_is_on_its_way() -> None:
+    """Its own uploads, and those of others that share its home."""
+    host = HostRow(serves_all=True)
+    host.announce()
+    (host.scratch.parent / "dead").mkdir(parents=True)
+    with takes_media().writing("20261122-1-1-abcd.wav") as path:
+        path.write_bytes(b"RIFF")
+        host.sweep_scratch()
+    assert takes_media().exists("20261122-1-1-abcd.wav")
+    assert not (host.scratch.parent / "dead").exists()
 
 
 def hours_ago(hours: float) -> datetime:
