@@ -81,10 +81,11 @@ class StudioSettings(BaseSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="Device for models: `auto`, `cpu`, `cuda` or `mps`."
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = Field(
         default="auto",
-        description="Number format of model weights: `auto`, `float32`, `bfloat16` or `float16`. `auto` is bfloat16 on CUDA,"
-        " and on a processor that multiplies it for all but very small models; else float32.",
+        description="Number format of model weights: `auto`, `float32`, `bfloat16`, `float16`, and on a processor `int8` or"
+        " `int4`. `auto` is bfloat16 on CUDA, and on a processor that multiplies it for all but very small models; else"
+        " float32.",
     )
     memory_gb: float | None = Field(
         default=None,

@@ -25,7 +25,10 @@ COMPUTED: Final = "computed"
 LISTED: Final = "listed"
 
 #: The runner's dtypes as the calculator names them.
-_FORMATS: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_FORMATS: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "bf16", "int4": "bf16"}
+#: Bytes of one weight of the decoder's layers where these are not in the format of the rest: in 4 bits each group of 64
+#: has two numbers of 16 bits beside it.
+_LAYER_BYTES: Final = {"int8": 1.0, "int4": 0.5 + 4 / 64}
 
 
 def dtype_of(model: ModelConfig, device: str) -> str:
@@ -102,6 +105,16 @@ def longest_take_estimate(model: ModelConfig, device: str) -> MemoryEstimate | N
     )
 
 
+def _saved_bytes(model: ModelConfig, dtype: str) -> int:
+    """What the decoder's layers need less than in 16 bits, where they are held in fewer."""
+    architecture = described(model.architecture)
+    if architecture is None or dtype not in _LAYER_BYTES:
+        return 0
+    shapes = architecture.shapes
+    weights = shapes.layers * (8 * shapes.hidden**2 + 2 * shapes.hidden * shapes.intermediate)
+    return int(weights * (2 - _LAYER_BYTES[dtype]))
+
+
 def measured_as(device: str, dtype: str) -> str:
     """The name under which a row keeps what was measured so."""
     return f"{device} {dtype}"
@@ -115,7 +128,7 @@ def need_of(model: ModelConfig, device: str) -> Need:
     computed = longest_take_estimate(model, device)
     if computed is not None:
         words = f"computed for {spoken_seconds(model.duration_limit_seconds)}"
-        return Need(computed.total_bytes, COMPUTED, words)
+        return Need(computed.total_bytes - _saved_bytes(model, dtype_of(model, device)), COMPUTED, words)
     return Need(int(model.vram_requirement_gb * GB), LISTED, "by its list entry")
 
 

@@ -25,7 +25,7 @@ from transformers.utils import logging
 from generation.engine.errors import EngineError
 from generation.engine.hub import fetch_checkpoint
 from generation.engine.memory import is_out_of_memory
-from generation.engine.packed import packed_weights
+from generation.engine.packed import held_weights
 from generation.engine.protocol import (
     CHECKPOINT_CORRUPT,
     CHECKPOINT_NOT_FOUND,
@@ -36,6 +36,7 @@ from generation.engine.protocol import (
     OUT_OF_MEMORY,
     LoadStage,
 )
+from generation.engine.quantised import QuantisedFormat, quantise_decoder
 from registry.number_formats import format_on_processor
 
 OnProgress = Callable[[LoadStage, float | None], None]  # stage, fraction of it
@@ -62,21 +63,25 @@ class LoadedModel:
     codebooks: int
     pad_token: int  # stands where the delay pattern leaves a gap, and starts every sequence
     revision: str | None  # commit on the hub
+    quantised: QuantisedFormat | None = None  # how the decoder's layers are held, where that is not `dtype`
+
+    @property
+    def format_name(self) -> str:
+        """The format of its weights, one of DTYPES."""
+        return self.quantised or str(self.dtype).removeprefix("torch.")
 
     @property
     def parameters(self) -> int:
         """Number of weights of all three parts."""
-        return sum(each.numel() for each in self._weights())
+        held = sum(layer.in_features * layer.out_features for layer in held_weights(self.network))
+        return held + sum(each.numel() for each in self.network.parameters())
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all parameters and buffers as they are held."""
-        tensors = [*self._weights(), *self.network.buffers()]
+        held = [each for layer in held_weights(self.network) for each in layer.held]
+        tensors = [*held, *self.network.parameters(), *self.network.buffers()]
         return sum(each.numel() * each.element_size() for each in tensors)
-
-    def _weights(self) -> Iterator[Tensor]:
-        yield from self.network.parameters()
-        yield from packed_weights(self.network)
 
 
 def load_checkpoint(
@@ -112,13 +117,16 @@ def _load_checkpoint(
     folder, commit = _locate(checkpoint, revision, on_progress)
     name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
     decoder = _check_config(folder, name)
-    chosen_dtype = choose_dtype(dtype, chosen_device, decoder)
+    quantised = _quantised(dtype, chosen_device)
+    chosen_dtype = torch.bfloat16 if quantised else choose_dtype(dtype, chosen_device, decoder)
     on_progress("reading weights", 0.0)
-    network = _read_weights(folder, name, chosen_dtype, on_progress)
+    network = _read_weights(folder, name, torch.float32 if quantised else chosen_dtype, on_progress)
     on_progress("preparing", None)
     _check_parts(network, name)
     tokenizer = _read_tokenizer(folder, name)
     network.requires_grad_(False).eval().to(chosen_device)
+    if quantised:
+        quantise_decoder(network, quantised)
     if chosen_device.type == "cpu" and chosen_dtype != torch.float32:
         _detach_from_file(network.audio_encoder)
     codec = network.config.audio_encoder
@@ -134,6 +142,7 @@ def _load_checkpoint(
         codebooks=network.config.decoder.num_codebooks,
         pad_token=_pad_token(network),
         revision=commit,
+        quantised=quantised,
     )
 
 
@@ -153,6 +162,15 @@ def _check_dtype(dtype: str) -> None:
         raise EngineError(
             ENGINE_ERROR, f"{dtype!r} is no dtype of the engine. Choose one of {', '.join(DTYPES)}."
         )
+
+
+def _quantised(dtype: str, device: torch.device) -> QuantisedFormat | None:
+    if dtype != "int8" and dtype != "int4":
+        return None
+    if device.type != "cpu":
+        message = f"{dtype} is for processors; on {device.type} use bfloat16 or float16. Change MUSICGEN_DTYPE."
+        raise EngineError(ENGINE_ERROR, message)
+    return "int8" if dtype == "int8" else "int4"
 
 
 def choose_dtype(dtype: str, device: torch.device, decoder: MusicgenDecoderConfig) -> torch.dtype:

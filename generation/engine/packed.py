@@ -1,4 +1,4 @@
-"""Linear layers of the decoder with their weights in the order in which a CPU's kernel reads them.
+"""Linear layers of the decoder with their weights in the form in which a CPU's kernel reads them.
 
 Products of a few rows by such a weight take about half the time, and a row's result depends less on its company. Knows
 nothing of takes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,35 @@ _ROWS = 4
 _MADV_DONTNEED = 4
 
 
-class PackedLinear(nn.Linear):
-    """Answers what the layer that it was made from answers. `weight` is made anew whenever it is asked for."""
+class HeldLinear(nn.Linear):
+    """A linear layer that holds its weight in another form. `weight` is made anew whenever it is asked for."""
 
     def __init__(self, plain: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = plain.in_features, plain.out_features
         self.register_parameter("bias", plain.bias)
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(plain.weight.detach(), _ROWS)
+        self.held = self.hold(plain.weight.detach())
+
+    def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """The weight [out, in] in the layer's form."""
+        raise NotImplementedError
+
+    def dense(self) -> Tensor:
+        """The weight [out, in] out of that form again."""
+        raise NotImplementedError
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Rows [N, in] times the weight, and the bias, [N, out]."""
+        raise NotImplementedError
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The weight [out, in] as it was, to the bit."""
-        return self.packed.to_dense()
+        """The weight [out, in]."""
+        return self.dense()
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows [..., in] times the weight, [..., out]."""
-        rows = x.reshape(-1, self.in_features)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.packed, self.bias, "none", [], "")
-        return result.view(*x.shape[:-1], self.out_features)
+        return self.product(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
 
     def unpacked(self) -> nn.Linear:
         """A plain layer with memory of its own that answers the same."""
@@ -50,36 +60,58 @@ class PackedLinear(nn.Linear):
         return plain
 
 
+class PackedLinear(HeldLinear):
+    """Answers what the layer that it was made from answers, and its weight is the same to the bit."""
+
+    def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """The weight in the order in which the kernel reads it."""
+        return (torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS),)
+
+    def dense(self) -> Tensor:
+        """The weight [out, in]."""
+        return self.held[0].to_dense()
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Rows [N, in] times the weight, and the bias, [N, out]."""
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.held[0], self.bias, "none", [], "")
+        return result
+
+
 def pack_decoder(network: MusicgenForConditionalGeneration) -> bool:
     """Pack every linear layer of the decoder, one by one, so that at no time more than one is held twice.
 
     False, and nothing changed, where this build of torch cannot or where the kernel does not answer what it should.
     """
-    decoder: nn.Module = network.decoder
-    found = [(path, module) for path, module in decoder.named_modules() if type(module) is nn.Linear]
-    if not found or not _can_pack(found[0][1]):
+    first = next((module for module in network.decoder.modules() if type(module) is nn.Linear), None)
+    if first is None or not _can_pack(first):
         return False
+    replace_linears(network.decoder, PackedLinear)
+    return True
+
+
+def replace_linears(module: nn.Module, kind: Callable[[nn.Linear], nn.Linear]) -> None:
+    """Put another kind of layer for each plain linear one, one by one, giving back what the first one held."""
+    found = [(path, each) for path, each in module.named_modules() if type(each) is nn.Linear]
     mapped = _file_mappings()
     # The list must not keep what the network lets go of.
     while found:
         path, plain = found.pop()
         owner, _, name = path.rpartition(".")
-        setattr(decoder.get_submodule(owner), name, PackedLinear(plain))
+        setattr(module.get_submodule(owner), name, kind(plain))
         _let_go(plain.weight, mapped)
-    return True
 
 
-def packed_weights(network: nn.Module) -> Iterator[Tensor]:
-    """The weights that are no parameters, because they are packed."""
+def held_weights(network: nn.Module) -> Iterator[HeldLinear]:
+    """The layers whose weights are no parameters."""
     for module in network.modules():
-        if isinstance(module, PackedLinear):
-            yield module.packed
+        if isinstance(module, HeldLinear):
+            yield module
 
 
 def shape_of(module: nn.Module, name: str) -> torch.Size | None:
     """The shape of a module's own weight of that name, packed or not; None where it has none."""
-    if isinstance(module, PackedLinear) and name == "weight":
-        return module.packed.shape
+    if isinstance(module, HeldLinear) and name == "weight":
+        return torch.Size([module.out_features, module.in_features])
     parameter = dict(module.named_parameters(recurse=False)).get(name)
     return None if parameter is None else parameter.shape
 

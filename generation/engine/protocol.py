@@ -35,7 +35,7 @@ LoadStage = Literal["downloading", "reading weights", "preparing"]
 RequestStage = Literal["encoding", "generating", "decoding"]
 
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
-DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 
 # T5 reads prompts of any length, at a cost that grows with its square. Official models were trained on far
 # shorter ones. A longer prompt is refused with both figures rather than cut in silence.

@@ -291,7 +291,7 @@ def prepare(model: LoadedModel) -> None:
         return
     if model.parameters >= PARAMETERS_WORTH_THREADS:
         # What is slower to call is not made up for by weights that a cache holds anyway.
-        pack_decoder(model.network)
+        pack_decoder(model.network)  # of a quantised one the heads, which are left
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     forget_peak()
@@ -301,7 +301,7 @@ def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:
     return LoadFinished(
         device=str(model.device),
         device_name=device_name(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=model.format_name,
         sample_rate=model.sample_rate,
         frame_rate=model.frame_rate,
         channels=model.channels,

@@ -30,10 +30,11 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
     from generation.engine.checkpoint import choose_device
 
     device = choose_device("auto")
-    dtypes = ["float32", "bfloat16"]
-    library = {dtype: _Library(folder, dtype, device.type) for dtype in dtypes}
+    plain = ["float32", "bfloat16"]
+    dtypes = [*plain, "int8", "int4"] if device.type == "cpu" else plain
+    library = {dtype: _Library(folder, dtype, device.type) for dtype in plain}
     engine = {dtype: _Engine(folder, dtype, device.type) for dtype in dtypes}
-    library_steps: dict[str, list[float]] = {dtype: [] for dtype in dtypes}
+    library_steps: dict[str, list[float]] = {dtype: [] for dtype in plain}
     engine_steps: dict[tuple[str, int], list[float]] = {
         (dtype, takes): [] for dtype in dtypes for takes in TOGETHER
     }
@@ -42,7 +43,8 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
         say(f"round {number + 1} of {rounds}")
         bandwidth.append(_bandwidth(device))
         for dtype in dtypes:
-            library_steps[dtype].append(library[dtype].seconds_a_step())
+            if dtype in library:
+                library_steps[dtype].append(library[dtype].seconds_a_step())
             for takes in TOGETHER:
                 engine_steps[dtype, takes].append(engine[dtype].seconds_a_step(takes))
     best_library = min(median(times) for times in library_steps.values())
@@ -148,12 +150,26 @@ class _Engine:
 
     def _decoder_bytes(self) -> int:
         """Bytes that each step must read: every weight of the decoder's layers and heads."""
+        from generation.engine.packed import held_weights
+
         decoder = self._model.network.decoder
-        layers = decoder.model.decoder.layers
-        numbers = sum(weight.numel() for part in (layers, decoder.lm_heads) for weight in part.parameters())
+        read = [
+            weight
+            for part in (decoder.model.decoder.layers, decoder.lm_heads)
+            for weight in (*part.parameters(), *(each for layer in held_weights(part) for each in layer.held))
+        ]
         # Keys and values of the prompt are computed once, before the first step.
-        once = sum(2 * layer.encoder_attn.k_proj.weight.numel() for layer in layers)
-        return int((numbers - once) * self._model.dtype.itemsize)
+        once = sum(
+            weight.numel() * weight.element_size()
+            for layer in decoder.model.decoder.layers
+            for name in ("k_proj", "v_proj")
+            for weight in _weights_of(getattr(layer.encoder_attn, name))
+        )
+        return sum(weight.numel() * weight.element_size() for weight in read) - once
+
+
+def _weights_of(layer: Any) -> list[Any]:
+    return list(getattr(layer, "held", None) or layer.parameters())
 
 
 def _bandwidth(device: Any) -> float:

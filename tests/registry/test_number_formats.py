@@ -57,3 +57,16 @@ def test_what_is_counted_follows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert (dtype_of(model, "cuda"), dtype_of(model, "mps")) == ("bfloat16", "float32")
     settings.STUDIO = settings.STUDIO.model_copy(update={"dtype": "float32"})
     assert need_of(model, "cpu").needed_bytes == whole
+
+
+@pytest.mark.django_db
+def test_fewer_bits_need_less(settings: Any) -> None:
+    model = ModelConfig.objects.get(pk="musicgen-small")
+    needs = []
+    for dtype in ("float32", "bfloat16", "int8", "int4"):
+        settings.STUDIO = settings.STUDIO.model_copy(update={"dtype": dtype})
+        needs.append(need_of(model, "cpu").needed_bytes)
+    layers = 24 * (8 * 1024**2 + 2 * 1024 * 4096)
+    assert needs == sorted(needs, reverse=True)
+    assert needs[1] - needs[2] == layers
+    assert needs[1] - needs[3] == pytest.approx(layers * (2 - 0.5625), abs=1)

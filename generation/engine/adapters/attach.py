@@ -23,7 +23,7 @@ from generation.engine.adapters.fitting import fitted
 from generation.engine.adapters.weights import WeightsCache
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.errors import EngineError
-from generation.engine.packed import PackedLinear
+from generation.engine.packed import HeldLinear
 from generation.engine.protocol import ADAPTER_UNSUPPORTED, AdapterUse
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def adapted_network(
         owner, _, name = path.rpartition(".")
         if owner not in replacements:
             module = network.get_submodule(owner)
-            replacements[owner] = module.unpacked() if isinstance(module, PackedLinear) else twin_of(module)
+            replacements[owner] = module.unpacked() if isinstance(module, HeldLinear) else twin_of(module)
         base: Tensor = getattr(network.get_submodule(owner), name)
         replacements[owner].register_parameter(
             name, nn.Parameter(_mixed(base, versions), requires_grad=False)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from generation.engine.adapters.branch import twin_of
 from generation.engine.adapters.fit import LowRank
-from generation.engine.packed import PackedLinear
+from generation.engine.packed import HeldLinear
 
 #: peft's class of that name, whose members have other types in each of its subclasses.
 LoraLayer = Any
@@ -60,8 +60,8 @@ def lora_module(base: nn.Module, shares: Sequence[Share]) -> nn.Module:
 
 def _shape(base: nn.Module) -> tuple[int, int, torch.device]:
     """Rows and columns of a module's weight, [out, in] or [tokens, out] of an embedding, and where it is."""
-    if isinstance(base, PackedLinear):
-        return base.out_features, base.in_features, base.packed.device
+    if isinstance(base, HeldLinear):
+        return base.out_features, base.in_features, base.held[0].device
     weight = base.get_parameter("weight")
     return weight.shape[0], weight.shape[1], weight.device
 

@@ -1,0 +1,102 @@
+"""Linear layers whose weights are held in 8 or 4 bits, for CPUs: a step reads a half or a quarter of bfloat16's bytes.
+
+Activations stay bfloat16. The kernels are torch's own; each row comes out the same whatever goes with it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
+
+from generation.engine.packed import HeldLinear, replace_linears
+
+QuantisedFormat = Literal["int8", "int4"]
+#: Weights that share one scale and one offset in 4 bits. A layer must be so many times some number wide.
+GROUP: Final = 64
+_LEVELS: Final = 15
+#: The kernel reads so many columns of the output together.
+_OUT_BLOCK: Final = 16
+
+
+class Int8Linear(HeldLinear):
+    """Each row of the weight in whole numbers from -127 to 127, times one scale."""
+
+    def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Whole numbers [out, in] and scales [out]."""
+        scales = (weight.float().abs().amax(1) / 127).clamp(min=1e-8).to(torch.bfloat16)
+        numbers = (weight.float() / scales.float()[:, None]).round().clamp(-127, 127)
+        return numbers.to(torch.int8), scales
+
+    def dense(self) -> Tensor:
+        """The weight [out, in], rounded."""
+        numbers, scales = self.held
+        return numbers.to(torch.bfloat16) * scales[:, None]
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Rows [N, in] times the weight, and the bias, [N, out]."""
+        result: Tensor = torch._weight_int8pack_mm(rows.contiguous(), *self.held)
+        return result if self.bias is None else result + self.bias
+
+
+class Int4Linear(HeldLinear):
+    """Groups of a row's weights in whole numbers from 0 to 15, each group with a scale and an offset."""
+
+    def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Packed numbers, and scales with offsets [in / group, out, 2]."""
+        groups = weight.float().unflatten(1, (-1, GROUP))  # [out, in / group, group]
+        low, high = groups.amin(2), groups.amax(2)
+        scales = ((high - low) / _LEVELS).clamp(min=1e-8).to(torch.bfloat16).float()
+        numbers = ((groups - low[..., None]) / scales[..., None]).round().clamp(0, _LEVELS)
+        packed = torch._convert_weight_to_int4pack_for_cpu(numbers.flatten(1).to(torch.int32), 1)
+        # The kernel's offset belongs to the number 8.
+        offsets = torch.stack([scales, low + 8 * scales], dim=-1).transpose(0, 1)
+        return packed, offsets.contiguous().to(torch.bfloat16)
+
+    def dense(self) -> Tensor:
+        """The weight [out, in], rounded: what the kernel answers to each unit vector."""
+        return torch.cat(
+            [
+                torch._weight_int4pack_mm_for_cpu(block, self.held[0], GROUP, self.held[1])
+                for block in torch.eye(self.in_features, dtype=torch.bfloat16).split(256)
+            ]
+        ).T.contiguous()
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Rows [N, in] times the weight, and the bias, [N, out]."""
+        result: Tensor = torch._weight_int4pack_mm_for_cpu(
+            rows.contiguous(), self.held[0], GROUP, self.held[1]
+        )
+        return result if self.bias is None else result + self.bias
+
+
+@torch.no_grad()
+def quantise_decoder(network: MusicgenForConditionalGeneration, form: QuantisedFormat) -> None:
+    """Hold the decoder's layers in that form and everything else, but for the codec, in bfloat16.
+
+    `network` is in float32, as it is in the file: the numbers are rounded once, and the layers go one by one, so that the
+    whole is never in memory. The heads stay as they are, since what they answer is the choice itself, and so does a layer
+    whose shape the kernel cannot read.
+    """
+
+    def kind(plain: nn.Linear) -> nn.Linear:
+        fits = not (plain.in_features % GROUP or plain.out_features % _OUT_BLOCK)
+        if not fits:
+            return plain
+        return Int8Linear(plain) if form == "int8" else Int4Linear(plain)
+
+    replace_linears(network.decoder.model.decoder.layers, kind)
+    for name, part in network.named_children():
+        if name != "audio_encoder":
+            _convert(part)
+
+
+def _convert(part: nn.Module) -> None:
+    for module in part.modules():
+        # New tensors: one that was only given other data would still be a view of the file.
+        for name, weight in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(weight.detach().to(torch.bfloat16, copy=True), requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(torch.bfloat16) if buffer.is_floating_point() else buffer.clone())

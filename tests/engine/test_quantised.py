@@ -1,0 +1,85 @@
+"""Weights of 8 and 4 bits: near float32 on a trained model, the same alone and in company, with adapters, and small."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from generation.engine.adapters.attach import Attachment
+from generation.engine.adapters.proof import fixed_logits
+from generation.engine.agreement import agreement
+from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.errors import EngineError
+from generation.engine.network import DecoderStep
+from generation.engine.packed import PackedLinear, pack_decoder
+from generation.engine.quantised import Int4Linear, Int8Linear
+from tests.engine.adapter_files import Make
+from tests.engine.conftest import DEMO
+
+KINDS = {"int8": Int8Linear, "int4": Int4Linear}
+PROMPT = "lo-fi hip hop with electric piano, bass and drums"
+
+
+@pytest.fixture(scope="module", params=["int8", "int4"])
+def quantised(request: pytest.FixtureRequest) -> LoadedModel:
+    """The demo with its decoder's layers in that form, its heads packed as a runner packs them."""
+    model = load_checkpoint(str(DEMO), device="cpu", dtype=request.param)
+    assert model.format_name == request.param
+    assert pack_decoder(model.network)
+    return model
+
+
+def test_layers_are_held_in_it_and_heads_are_not(quantised: LoadedModel) -> None:
+    decoder, plain = quantised.network.decoder, load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16")
+    layers = {path: each for path, each in decoder.named_modules() if isinstance(each, nn.Linear)}
+    assert {type(each) for path, each in layers.items() if "layers" in path} == {KINDS[quantised.format_name]}
+    assert {type(each) for path, each in layers.items() if "lm_heads" in path} == {PackedLinear}
+    assert quantised.parameters == plain.parameters
+    share = {"int8": 0.5, "int4": 0.29}[quantised.format_name]
+    of_layers = sum(each.numel() for each in plain.network.decoder.model.decoder.layers.parameters())
+    saved = plain.weight_bytes - quantised.weight_bytes
+    assert saved == pytest.approx(2 * of_layers * (1 - share), rel=0.02)
+    others = [*quantised.network.text_encoder.parameters(), *decoder.parameters()]
+    assert {each.dtype for each in others} == {torch.bfloat16}
+    assert {each.dtype for each in quantised.network.audio_encoder.parameters()} == {torch.float32}
+
+
+def test_a_layer_answers_what_its_weight_says(quantised: LoadedModel) -> None:
+    layer = quantised.network.decoder.model.decoder.layers[0].fc1
+    exact = load_checkpoint(str(DEMO), device="cpu", dtype="float32").network.decoder.model.decoder.layers[0].fc1
+    rows = torch.randn(5, layer.in_features).to(torch.bfloat16)
+    torch.testing.assert_close(layer(rows), nn.functional.linear(rows, layer.weight), rtol=0.02, atol=0.02)
+    error = (layer.weight.float() - exact.weight).abs().max() / exact.weight.abs().max()
+    assert error < {"int8": 0.01, "int4": 0.08}[quantised.format_name]
+
+
+def test_it_is_good_enough_to_be_offered(quantised: LoadedModel) -> None:
+    exact = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
+    found = agreement(exact, quantised, prompt=PROMPT, frames=60)
+    assert found.is_good, found
+    assert found.divergence > 0
+
+
+def test_a_row_does_not_depend_on_its_company(quantised: LoadedModel) -> None:
+    assert DecoderStep(quantised).rows_agree()
+
+
+@pytest.mark.parametrize("form", KINDS)
+@pytest.mark.parametrize("kind", ["decoder", "dora", "saved"])
+def test_adapters_change_it(make: Make, form: str, kind: str) -> None:
+    model = load_checkpoint(str(DEMO), device="cpu", dtype=form)
+    plain = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
+    base = fixed_logits(model)
+    use = make(DEMO, kind).use()
+    got, wanted = (fixed_logits(Attachment().model_for(each, [use])) for each in (model, plain))
+    assert (got - base).abs().mean() > 1e-3
+    assert (got - wanted).abs().mean() < 0.5 * (wanted - fixed_logits(plain)).abs().mean()
+    assert torch.equal(fixed_logits(model), base)
+
+
+def test_it_is_for_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("generation.engine.checkpoint.choose_device", lambda name: torch.device("cuda"))
+    with pytest.raises(EngineError) as refused:
+        load_checkpoint(str(DEMO), device="auto", dtype="int4")
+    assert "int4 is for processors" in refused.value.message
