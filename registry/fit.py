@@ -26,9 +26,9 @@ LISTED: Final = "listed"
 
 #: The runner's dtypes as the calculator names them.
 _FORMATS: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "bf16", "int4": "bf16"}
-#: Bytes of one weight of the decoder's layers where these are not in the format of the rest: in 4 bits each group of 64
+#: Bytes of one weight of the decoder's layers where these are not in the format of the rest: in 4 bits each group of 32
 #: has two numbers of 16 bits beside it.
-_LAYER_BYTES: Final = {"int8": 1.0, "int4": 0.5 + 4 / 64}
+_LAYER_BYTES: Final = {"int8": 1.0, "int4": 0.5 + 4 / 32}
 
 
 def dtype_of(model: ModelConfig, device: str) -> str:

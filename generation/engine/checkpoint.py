@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
@@ -74,7 +74,8 @@ class LoadedModel:
     def parameters(self) -> int:
         """Number of weights of all three parts."""
         held = sum(layer.in_features * layer.out_features for layer in held_weights(self.network))
-        return held + sum(each.numel() for each in self.network.parameters())
+        plain: int = sum(each.numel() for each in self.network.parameters())
+        return held + plain
 
     @property
     def weight_bytes(self) -> int:
@@ -168,7 +169,9 @@ def _quantised(dtype: str, device: torch.device) -> QuantisedFormat | None:
     if dtype != "int8" and dtype != "int4":
         return None
     if device.type != "cpu":
-        message = f"{dtype} is for processors; on {device.type} use bfloat16 or float16. Change MUSICGEN_DTYPE."
+        message = (
+            f"{dtype} is for processors; on {device.type} use bfloat16 or float16. Change MUSICGEN_DTYPE."
+        )
         raise EngineError(ENGINE_ERROR, message)
     return "int8" if dtype == "int8" else "int4"
 

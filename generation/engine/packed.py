@@ -48,6 +48,11 @@ class HeldLinear(nn.Linear):
         """The weight [out, in]."""
         return self.dense()
 
+    def with_bias(self, product: Tensor) -> Tensor:
+        """Rows [N, out] and the layer's bias, where it has one."""
+        bias: Tensor | None = self.bias
+        return product if bias is None else product + bias
+
     def forward(self, x: Tensor) -> Tensor:
         """Rows [..., in] times the weight, [..., out]."""
         return self.product(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)

@@ -159,13 +159,14 @@ class _Engine:
             for weight in (*part.parameters(), *(each for layer in held_weights(part) for each in layer.held))
         ]
         # Keys and values of the prompt are computed once, before the first step.
-        once = sum(
+        once: int = sum(
             weight.numel() * weight.element_size()
             for layer in decoder.model.decoder.layers
             for name in ("k_proj", "v_proj")
             for weight in _weights_of(getattr(layer.encoder_attn, name))
         )
-        return sum(weight.numel() * weight.element_size() for weight in read) - once
+        each_step: int = sum(weight.numel() * weight.element_size() for weight in read)
+        return each_step - once
 
 
 def _weights_of(layer: Any) -> list[Any]:

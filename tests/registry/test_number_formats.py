@@ -69,4 +69,4 @@ def test_fewer_bits_need_less(settings: Any) -> None:
     layers = 24 * (8 * 1024**2 + 2 * 1024 * 4096)
     assert needs == sorted(needs, reverse=True)
     assert needs[1] - needs[2] == layers
-    assert needs[1] - needs[3] == pytest.approx(layers * (2 - 0.5625), abs=1)
+    assert needs[1] - needs[3] == pytest.approx(layers * (2 - 0.625), abs=1)
