@@ -7,6 +7,7 @@ the oracle in tests. Knows nothing of files, processes or the codec.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from generation.engine.network import MOST_ROWS, DecoderStep
 from generation.engine.prompt import Conditioning
 from generation.engine.protocol import NON_FINITE
 from generation.engine.sampling import Sampling, choose, guided
+from generation.engine.windows import Window, windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,38 +32,69 @@ class CodesRequest:
     frames: int
     seed: int
     sampling: Sampling
+    window: int | None = None  # frames that are made in one piece at most; None for no bound
+    stride: int = 0  # frames by which one window lies behind the next
 
     @property
     def rows(self) -> int:
         """Rows of a step: two with guidance."""
         return int(self.conditioning.states.shape[0])
 
+    @property
+    def longest_window(self) -> int:
+        """Frames that the decoder looks at together at most."""
+        return min(self.frames, self.window or self.frames)
+
 
 class TakeInHand:
-    """One take while it is made. `error` is set when its output stopped being a number."""
+    """One take while it is made, window by window. `error` is set when it cannot go on."""
 
     def __init__(
         self, request: CodesRequest, pattern: DelayPattern, pad_token: int, step: DecoderStep
     ) -> None:
         self.request, self.pattern = request, pattern
-        self.error: EngineError | None = None
-        self.steps = pattern.steps_for(request.frames)
-        self.steps_done = 0
-        self.memory = step.begin(request.conditioning.states, self.steps)
+        self.error: Exception | None = None
+        self._ahead = deque(windows(request.frames, longest=request.window, stride=request.stride))
+        self.memory = step.begin(request.conditioning.states, pattern.steps_for(request.longest_window))
         self._pad_token = pad_token
         self._generator = torch.Generator().manual_seed(request.seed)
-        self._open = pattern.open_positions(request.frames)  # [K, 1 + steps]
-        self._ids = torch.full_like(self._open, pad_token, dtype=torch.long)  # [K, 1 + steps]
+        self._enter(self._ahead.popleft(), torch.empty(pattern.codebooks, 0, dtype=torch.long))
+
+    def _enter(self, window: Window, made: Tensor) -> None:
+        """Begin a window of the take, given the codes [K, t] made before: its first frames are their last ones."""
+        self._window, self._made = window, made
+        codes = torch.full((self.pattern.codebooks, window.frames), self._pad_token)
+        codes[:, : window.known] = made[:, window.first :]
+        self._ids = self.pattern.apply(codes, self._pad_token)  # [K, 1 + steps]
+        self._open = self.pattern.open_positions(window.frames, known=window.known)  # [K, 1 + steps]
+        self.steps, self.steps_done = self.pattern.steps_for(window.frames), window.known
+
+    def slide(self, step: DecoderStep) -> None:
+        """Where a window is complete and more follow, begin the next: the decoder reads its first frames in one pass.
+
+        Of this take alone: no company can change a bit of it. What fails here is the take's own `error`.
+        """
+        if self.steps_done < self.steps or not self._ahead:
+            return
+        try:
+            self._enter(self._ahead.popleft(), self.codes())
+            step.read(self._ids[:, : self.steps_done], self.memory)
+        except Exception as error:  # noqa: BLE001 - for want of memory say
+            self.error = error
 
     @property
     def is_over(self) -> bool:
         """Whether all frames are complete, or none can follow."""
-        return self.error is not None or self.steps_done == self.steps
+        return self.error is not None or (self.steps_done == self.steps and not self._ahead)
 
     @property
     def frames_done(self) -> int:
-        """Complete frames."""
-        return self.pattern.complete_frames(self.steps_done)
+        """Complete frames of the whole take."""
+        return self._window.first + self._complete_here
+
+    @property
+    def _complete_here(self) -> int:
+        return max(self._window.known, self.pattern.complete_frames(self.steps_done))
 
     @property
     def newest(self) -> Tensor:
@@ -72,21 +105,23 @@ class TakeInHand:
         """Draw the next tokens from logits [R, K, V] (float32, CPU)."""
         scores = guided(logits, self.request.conditioning.guidance_scale)  # [K, V]
         if not scores.isfinite().all():
+            steps = self._window.first + self.steps_done
             self.error = EngineError(
                 NON_FINITE,
-                f"The model's output stopped being a number after {self.steps_done} steps. Use float32 or bfloat16, "
+                f"The model's output stopped being a number after {steps} steps. Use float32 or bfloat16, "
                 "or a lower guidance scale; if it stays, the checkpoint is damaged.",
-                f"non-finite logits at step {self.steps_done} of {self.steps}",
+                f"non-finite logits at step {steps} of {self.pattern.steps_for(self.request.frames)}",
             )
             return
         tokens = choose(scores, self.request.sampling, self._generator)  # [K]
         self.steps_done += 1
-        open_here = self._open[:, self.steps_done]
-        self._ids[:, self.steps_done] = torch.where(open_here, tokens, self._pad_token)
+        here = self.steps_done
+        self._ids[:, here] = torch.where(self._open[:, here], tokens, self._ids[:, here])
 
     def codes(self) -> Tensor:
         """Codes [K, T] on the CPU, of the frames that are complete."""
-        return self.pattern.undo(self._ids, self.frames_done)
+        here = self.pattern.undo(self._ids, self._complete_here)
+        return torch.cat([self._made[:, : self._window.first], here], dim=1)
 
 
 class Batch:
@@ -105,7 +140,7 @@ class Batch:
 
     def bytes_for(self, request: CodesRequest) -> int:
         """Bytes that such a take will hold until it ends."""
-        return self._step.bytes_for(request.rows, self._pattern.steps_for(request.frames))
+        return self._step.bytes_for(request.rows, self._pattern.steps_for(request.longest_window))
 
     @torch.inference_mode()
     def join(self, request: CodesRequest) -> TakeInHand:
@@ -121,13 +156,20 @@ class Batch:
     @torch.inference_mode()
     def step(self) -> None:
         """One step of every take; those that are over have left afterwards."""
-        tokens = torch.stack([take.newest for take in self.takes])  # [N, K]
-        logits = self._step(tokens, [take.memory for take in self.takes]).to("cpu", torch.float32)
-        first = 0
         for take in self.takes:
+            take.slide(self._step)
+        going = [take for take in self.takes if not take.is_over]
+        if going:
+            self._draw(going)
+        self.takes = [take for take in going if not take.is_over]
+
+    def _draw(self, takes: list[TakeInHand]) -> None:
+        tokens = torch.stack([take.newest for take in takes])  # [N, K]
+        logits = self._step(tokens, [take.memory for take in takes]).to("cpu", torch.float32)
+        first = 0
+        for take in takes:
             take.hear(logits[first : first + take.memory.rows])
             first += take.memory.rows
-        self.takes = [take for take in self.takes if not take.is_over]
 
 
 def generate_codes(

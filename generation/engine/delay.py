@@ -47,11 +47,14 @@ class DelayPattern:
         """Frames that have all their codebooks after `steps` new tokens."""
         return max(0, steps - self.longest_shift)
 
-    def open_positions(self, frames: int) -> Tensor:
-        """Bool [K, 1 + steps]: true where the model's prediction is used, false where a pad token stands."""
+    def open_positions(self, frames: int, *, known: int = 0) -> Tensor:
+        """Bool [K, 1 + steps]: true where the model's prediction is used, false where a pad token stands.
+
+        Nor is it used for the first `known` frames, which are there already.
+        """
         positions = torch.arange(1 + self.steps_for(frames))  # [L]
         first = 1 + torch.tensor(self.shifts)[:, None]  # [K, 1]
-        return (positions >= first) & (positions < first + frames)
+        return (positions >= first + known) & (positions < first + frames)
 
     def apply(self, codes: Tensor, pad_token: int) -> Tensor:
         """Codes [K, T] as delayed ids [K, 1 + steps]."""

@@ -29,7 +29,7 @@ def padded(rows: int) -> int:
 
 
 class TakeMemory:
-    """What the decoder keeps of one take: keys and values of each layer, as long as the take from the start."""
+    """What the decoder keeps of one take: keys and values of each layer, as long as its longest window from the start."""
 
     def __init__(self, step: DecoderStep, states: Tensor, capacity: int) -> None:
         """For a take of `capacity` steps that attends to `states` [R, S, H]."""
@@ -73,13 +73,41 @@ class DecoderStep:
         each = torch.empty(0, dtype=self._dtype).element_size()
         return len(self.layers) * 2 * rows * self.heads * self.head_size * capacity * each
 
-    def __call__(self, tokens: Tensor, memories: Sequence[TakeMemory]) -> Tensor:
-        """Logits [R1 + R2 + ..., K, V] of the token after `tokens` [N, K] for N takes, the rows of each in its order."""
+    def read(self, tokens: Tensor, memory: TakeMemory) -> None:
+        """Begin a take's memory anew with `tokens` [K, L], in one pass; the token after them is the next step's."""
+        rows, length = memory.rows, tokens.shape[1]
+        hidden = self._embedded(tokens.T) + self._positions[:length]  # [L, H]
+        hidden = hidden.repeat(rows, 1)  # [R * L, H]: all rows of a take are fed the same tokens
+        for index, layer in enumerate(self.layers):
+            attention, normed = layer.self_attn, layer.self_attn_layer_norm(hidden)
+            query, key, value = (
+                project(normed).view(rows, length, self.heads, self.head_size).transpose(1, 2)
+                for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )  # [R, heads, L, head size]
+            keys, values = memory.own[index]
+            keys[:, :, :length], values[:, :, :length] = key, value
+            heard = scaled_dot_product_attention(query, key, value, is_causal=True, scale=attention.scaling)
+            hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
+            attention = layer.encoder_attn
+            query = attention.q_proj(layer.encoder_attn_layer_norm(hidden))
+            query = query.view(rows, length, self.heads, self.head_size).transpose(1, 2)
+            keys, values = memory.prompt[index]
+            heard = scaled_dot_product_attention(query, keys, values, scale=attention.scaling)
+            hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
+            hidden = _feed_forward(layer, hidden)
+        memory.position = length
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """Tokens [N, K] as the sum of their embeddings [N, H]."""
         tokens = tokens.to(self._device)
-        hidden = self._body.embed_tokens[0](tokens[:, 0])  # [N, H]
+        hidden: Tensor = self._body.embed_tokens[0](tokens[:, 0])
         for embed, book in zip(self._body.embed_tokens[1:], tokens.T[1:], strict=True):
             hidden = hidden + embed(book)
-        hidden = hidden + self._positions[[memory.position for memory in memories]]
+        return hidden
+
+    def __call__(self, tokens: Tensor, memories: Sequence[TakeMemory]) -> Tensor:
+        """Logits [R1 + R2 + ..., K, V] of the token after `tokens` [N, K] for N takes, the rows of each in its order."""
+        hidden = self._embedded(tokens) + self._positions[[memory.position for memory in memories]]  # [N, H]
         # All rows of a take are fed the same tokens.
         take_of_row = [take for take, memory in enumerate(memories) for _ in range(memory.rows)]
         hidden = pad(hidden[take_of_row], (0, 0, 0, padded(len(take_of_row)) - len(take_of_row)))  # [M, H]

@@ -112,6 +112,9 @@ class Generate(_Command):
     top_p: float = 0.0  # 0 or 1 = off
     greedy: bool = False
     adapters: list[AdapterUse] = field(default_factory=list)  # exactly these; none is the base
+    # A take longer than `window_seconds` is made in windows that overlap, each `stride_seconds` after the one before.
+    window_seconds: float | None = None  # None for no bound
+    stride_seconds: float | None = None
     live: str | None = (
         None  # path, without an ending, of the chunks to be heard while it is made; None for none
     )

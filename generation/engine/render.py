@@ -15,12 +15,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from generation.engine.audio import decode_codes, write_wav
+from generation.engine.audio import Samples, decode_codes, write_wav
 from generation.engine.checkpoint import LoadedModel
+from generation.engine.chunks import can_be_chunked, decode_in_chunks
 from generation.engine.decode import CodesRequest
 from generation.engine.errors import EngineError
 from generation.engine.frames import frames_for
-from generation.engine.live import LiveAudio, OnAudio, can_be_live
+from generation.engine.live import LiveAudio, OnAudio
 from generation.engine.memory import is_out_of_memory
 from generation.engine.prompt import encode_prompt
 from generation.engine.protocol import (
@@ -81,9 +82,10 @@ class Making:
         """What the codes are made from, with the model that makes them."""
         self.model, request = model, self.request
         self._frames = frames_for(request.duration_seconds, model.frame_rate)
+        self._window, stride = _windows(request, model)
         self._clock = _Clock()
         self._on_stage("encoding", 0, self._frames)
-        if request.live and self._on_audio is not None and can_be_live(model):
+        if request.live and self._on_audio is not None and can_be_chunked(model):
             self._live = LiveAudio(model, request.live, self._on_audio)
         conditioning = encode_prompt(model, request.prompt, request.guidance_scale)
         self._seconds["encode"] = self._clock.lap()
@@ -91,6 +93,8 @@ class Making:
             conditioning=conditioning,
             frames=self._frames,
             seed=request.seed,
+            window=self._window,
+            stride=stride,
             sampling=Sampling(
                 temperature=request.temperature,
                 top_k=request.top_k,
@@ -135,7 +139,7 @@ class Making:
         if made:
             self._on_stage("decoding", made, self._frames)
             output = Path(self.request.output)
-            samples = decode_codes(model, codes)
+            samples = self._samples(codes)
             write_wav(output, samples, model.sample_rate)
             self._live_or_not(lambda live: live.conclude(samples))
         self._seconds["decode"] = self._clock.lap()
@@ -147,6 +151,12 @@ class Making:
             seconds=StageSeconds(**self._seconds),
             work_seconds=self._work_seconds,
         )
+
+    def _samples(self, codes: Tensor) -> Samples:
+        """A take of more than a window is decoded in parts: that takes no more memory than one window as a whole."""
+        if self._window is not None and codes.shape[1] > self._window and can_be_chunked(self.model):
+            return decode_in_chunks(self.model, codes, self._window // 2)
+        return decode_codes(self.model, codes)
 
     def none_made(self) -> Rendering:
         """What becomes of a take that was cancelled before it began."""
@@ -178,6 +188,22 @@ def explained(error: Exception, request: Generate) -> EngineError:
     return EngineError(ENGINE_ERROR, _ENGINE_ERROR_MESSAGE, detail)
 
 
+def _windows(request: Generate, model: LoadedModel) -> tuple[int | None, int]:
+    """Frames of a window and of its stride. Raises EngineError INVALID_REQUEST for a stride that leaves no overlap."""
+    if request.window_seconds is None or request.stride_seconds is None:
+        return None, 0
+    window, stride = (
+        frames_for(seconds, model.frame_rate) for seconds in (request.window_seconds, request.stride_seconds)
+    )
+    if stride >= window:
+        raise EngineError(
+            INVALID_REQUEST,
+            "stride_seconds must be shorter than window_seconds by a frame or more.",
+            f"got {request.stride_seconds!r} and {request.window_seconds!r}",
+        )
+    return window, stride
+
+
 class _Clock:
     def __init__(self) -> None:
         self._last = time.perf_counter()
@@ -189,6 +215,10 @@ class _Clock:
         return seconds
 
 
+def _is_length(seconds: float | None) -> bool:
+    return seconds is None or (math.isfinite(seconds) and seconds > 0)
+
+
 def _check(request: Generate) -> None:
     """Refuse what no model can do. Limits of a studio or a model are somebody else's."""
     output = Path(request.output)
@@ -197,6 +227,13 @@ def _check(request: Generate) -> None:
             not math.isfinite(request.duration_seconds) or request.duration_seconds <= 0,
             "duration_seconds",
             "above 0",
+        ),
+        (not _is_length(request.window_seconds), "window_seconds", "above 0, or left out"),
+        (
+            not _is_length(request.stride_seconds)
+            or (request.stride_seconds is None) != (request.window_seconds is None),
+            "stride_seconds",
+            "above 0 with window_seconds, or left out with it",
         ),
         (not 0 <= request.seed < 2**63, "seed", "between 0 and 2^63 - 1"),
         (

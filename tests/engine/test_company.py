@@ -71,8 +71,10 @@ REQUESTS = st.fixed_dictionaries(
         "guidance_scale": st.sampled_from([1.0, 3.0]),
         "temperature": st.sampled_from([0.7, 1.0]),
         "top_k": st.sampled_from([0, 10]),
+        # Some are longer than their window: up to three of them.
+        "window_seconds": st.sampled_from([None, 8 / 50]),
     }
-)
+).map(lambda wanted: {**wanted, "stride_seconds": wanted["window_seconds"] and 5 / 50})
 #: A request, the list of its adapters, the step at which it comes, and how many steps later it is cancelled.
 VISITS = st.tuples(REQUESTS, st.integers(0, 2), st.integers(0, 12), st.none() | st.integers(0, 12))
 

@@ -15,8 +15,9 @@ from transformers import EncodecConfig, EncodecModel
 from generation.engine.adapters.attach import Attachment
 from generation.engine.audio import decode_codes
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.chunks import ChunkDecoder, can_be_chunked
 from generation.engine.company import Company, render
-from generation.engine.live import CEILING, NEXT_SECONDS, ChunkDecoder, LiveAudio, can_be_live
+from generation.engine.live import CEILING, NEXT_SECONDS, LiveAudio
 from generation.engine.protocol import Generate
 from generation.engine.render import Rendering
 from tests.engine.conftest import DEMO, generate
@@ -133,6 +134,16 @@ def test_a_cancelled_take_is_heard_to_its_end(mono_model: LoadedModel, tmp_path:
     assert_same_sound(ear, request)
 
 
+@pytest.mark.parametrize("stop_at", [None, 70])
+def test_a_take_in_windows_is_heard_as_one(model: LoadedModel, tmp_path: Path, stop_at: int | None) -> None:
+    windows = {"window_seconds": 1.0, "stride_seconds": 0.6}
+    request = live_request(tmp_path, "long", duration_seconds=3.0, **windows)
+    made, ear = alone(model, request, stop_at=stop_at)
+    assert made.frames == (stop_at or 150)
+    assert ear.is_complete
+    assert_same_sound(ear, request)
+
+
 def test_where_chunks_cannot_be_written_the_take_is_made_all_the_same(
     mono_model: LoadedModel, tmp_path: Path
 ) -> None:
@@ -197,7 +208,7 @@ class Sized:
 
 def test_the_codec_of_the_official_models_differs_by_rounding_alone(full_size_codec: EncodecModel) -> None:
     model: Any = Sized(full_size_codec)
-    assert can_be_live(model)
+    assert can_be_chunked(model)
     codes = torch.randint(2048, (4, 60), generator=torch.Generator().manual_seed(1))
     decoder = ChunkDecoder(model)
     assert decoder.held_back == 5
@@ -210,4 +221,4 @@ def test_the_codec_of_the_official_models_differs_by_rounding_alone(full_size_co
     assert NEXT_SECONDS * model.frame_rate == 50
     # A norm over time needs the whole take.
     full_size_codec.config.norm_type = "time_group_norm"
-    assert not can_be_live(model)
+    assert not can_be_chunked(model)

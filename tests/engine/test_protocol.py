@@ -69,6 +69,8 @@ def test_a_command_has_the_form_of_the_contract() -> None:
         "greedy": False,
         "adapters": [],
         "live": None,
+        "window_seconds": None,
+        "stride_seconds": None,
         "output": "/takes/7.wav",
     }
 

@@ -1,0 +1,127 @@
+"""Codes of a take as samples, chunk by chunk: before the last frame is there, or where the whole would need much memory.
+
+The codec's layers are the library's own. Its recurrent layer keeps its state between chunks and convolutions see their
+neighbours, so the samples are those of the whole take but for rounding. Knows nothing of prompts or steps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.models.encodec import modeling_encodec as encodec
+
+from generation.engine.audio import Samples
+from generation.engine.checkpoint import LoadedModel
+
+
+def can_be_chunked(model: LoadedModel) -> bool:
+    """Whether the model's codec is one that can be decoded in chunks: EnCodec without norms over time."""
+    codec = model.network.audio_encoder
+    return (
+        isinstance(getattr(codec, "decoder", None), encodec.EncodecDecoder)
+        and codec.config.norm_type == "weight_norm"
+        and codec.config.chunk_length is None
+    )
+
+
+class ChunkDecoder:
+    """Codes of one take as samples, as far as they can be told. Holds what the next chunk needs of those before it."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model, self._codec = model, model.network.audio_encoder
+        layers: Any = self._codec.decoder.layers
+        recurrent = next(
+            index for index, layer in enumerate(layers) if isinstance(layer, encodec.EncodecLSTM)
+        )
+        self._head, self._lstm, self._tail = (
+            layers[:recurrent],
+            layers[recurrent].lstm,
+            layers[recurrent + 1 :],
+        )
+        # Frames on either side that a frame depends on, before the recurrent layer and after it.
+        self._head_reach, self._tail_reach = _reach(self._head), _reach(self._tail)
+        self._state: tuple[Tensor, Tensor] | None = None
+        self._remembered = torch.empty(
+            0
+        )  # [channels, H, frames] after the recurrent layer, from `_first_remembered`
+        self._first_remembered = 0
+        self._through = 0  # frames that went through the recurrent layer
+        self.frames_done = 0
+
+    @property
+    def held_back(self) -> int:
+        """Frames that must follow a frame before its samples can be told."""
+        return self._head_reach + self._tail_reach
+
+    @torch.inference_mode()
+    def further(self, codes: Tensor, *, is_all: bool = False) -> Samples:
+        """Samples [channels, n] of the frames that can now be told, given all codes [K, T] so far.
+
+        `frames_done` counts them. Some must be: T is more than `frames_done + held_back`. With `is_all` no codes
+        follow, and nothing is held back.
+        """
+        channels, frames = self._model.channels, codes.shape[1]
+        first = max(0, self._through - self._head_reach)
+        sides = torch.stack([codes[side::channels, first:] for side in range(channels)])  # [channels, K', t]
+        hidden = self._codec.quantizer.decode(
+            sides.transpose(0, 1).to(self._model.device)
+        )  # [channels, D, t]
+        hidden = _through(self._head, hidden)
+        # At the cut edges the convolutions were given padding for frames; the whole has it at its ends, too.
+        through = frames if is_all else frames - self._head_reach
+        hidden = hidden[:, :, self._through - first : through - first].permute(2, 0, 1)
+        recurrent, self._state = self._lstm(hidden, self._state)
+        hidden = (recurrent + hidden).permute(1, 2, 0)
+        self._through = through
+        if self.frames_done:
+            hidden = torch.cat([self._remembered, hidden], dim=-1)
+        samples = _through(self._tail, hidden)[:, 0]  # [channels, frames * samples per frame]
+        done, hop = through if is_all else through - self._tail_reach, self._model.samples_per_frame
+        begin, end = (each - self._first_remembered for each in (self.frames_done, done))
+        keep_from = max(0, done - self._tail_reach)
+        self._remembered = hidden[:, :, keep_from - self._first_remembered :].clone()
+        self._first_remembered, self.frames_done = keep_from, done
+        result: Samples = samples[:, begin * hop : end * hop].float().cpu().numpy()
+        return result
+
+
+@torch.inference_mode()
+def decode_in_chunks(model: LoadedModel, codes: Tensor, chunk: int) -> Samples:
+    """Codes [K, T] as samples [channels, n], in memory for less than twice `chunk` frames beside the samples.
+
+    `decode_codes` gives the same but for rounding.
+    """
+    decoder, frames, hop = ChunkDecoder(model), codes.shape[1], model.samples_per_frame
+    chunk = max(chunk, decoder.held_back + 1)
+    samples = np.empty((model.channels, frames * hop), dtype=np.float32)
+    # The last chunk takes what is left with it: edges see as many neighbours as in the whole.
+    for end in [*range(chunk, frames - chunk + 1, chunk), frames]:
+        first = decoder.frames_done
+        made = decoder.further(codes[:, :end], is_all=end == frames)
+        samples[:, first * hop : decoder.frames_done * hop] = made
+    return samples
+
+
+def _through(layers: Any, hidden: Tensor) -> Tensor:
+    for layer in layers:
+        hidden = layer(hidden)
+    return hidden
+
+
+def _reach(layers: Any) -> int:
+    """Positions before the layers, on either side, that one position after them depends on."""
+    reach = 0
+    for layer in reversed(layers):
+        if isinstance(layer, encodec.EncodecConvTranspose1d):
+            kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
+            reach = math.ceil(reach / stride) + math.ceil((kernel - stride) / stride)
+        elif isinstance(layer, encodec.EncodecResnetBlock):
+            reach += _reach(layer.block)
+        elif isinstance(layer, encodec.EncodecConv1d):
+            before = int(layer.kernel_size) - 1  # with its dilation
+            reach += before if layer.causal else math.ceil(before / 2)
+    return reach
