@@ -10,6 +10,7 @@ from torch import Tensor
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.decode import CodesRequest, generate_codes
 from generation.engine.delay import DelayPattern
+from generation.engine.network import DecoderStep
 from generation.engine.prompt import encode_prompt
 from generation.engine.sampling import Sampling
 
@@ -51,12 +52,11 @@ def agreement(exact: LoadedModel, other: LoadedModel, *, prompt: str, frames: in
 
 @torch.inference_mode()
 def _log_probabilities(model: LoadedModel, prompt: str, codes: Tensor) -> Tensor:
-    """Of each token of the take but the pattern's gaps, given those before it: [N, V] in float64 on the CPU."""
+    """Of each token of the take but the pattern's gaps, by the engine's own steps: [N, V] in float64 on the CPU."""
     pattern = DelayPattern(codebooks=model.codebooks, channels=model.channels)
     ids = pattern.apply(codes, model.pad_token)  # [K, L]
-    text = model.tokenizer(prompt, return_tensors="pt")["input_ids"]
-    logits: Tensor = model.network(
-        input_ids=text.to(model.device), decoder_input_ids=ids.to(model.device)
-    ).logits  # [K, L, V], each for the token after
+    step, states = DecoderStep(model), encode_prompt(model, prompt, 1.0).states
+    memory = step.begin(states, ids.shape[1])
+    logits = [step(each[None], [memory])[0] for each in ids.T[:-1]]  # each [K, V], for the token after
     is_token = pattern.open_positions(codes.shape[1])[:, 1:]
-    return logits[:, :-1].cpu()[is_token].double().log_softmax(dim=-1)
+    return torch.stack(logits, dim=1).cpu()[is_token].double().log_softmax(dim=-1)

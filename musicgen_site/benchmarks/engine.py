@@ -10,12 +10,15 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from musicgen_site.benchmarks.switching import hardware_line, made_checkpoint
 
-#: Steps of one measurement.
+#: Steps of one measurement, and where in a take of `TAKE_FRAMES` they lie: attention costs more the later it is.
 STEPS: Final = 40
+TAKE_FRAMES: Final = 1500
+FIRST_STEP: Final = 730
 #: Steps that are not counted: the first ones read what later ones have at hand.
 WARM_STEPS: Final = 5
 TOGETHER: Final = (1, 2, 8)
@@ -30,6 +33,7 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
     from generation.engine.checkpoint import choose_device
 
     device = choose_device("auto")
+    say("loading")
     plain = ["float32", "bfloat16"]
     dtypes = [*plain, "int8", "int4"] if device.type == "cpu" else plain
     library = {dtype: _Library(folder, dtype, device.type) for dtype in plain}
@@ -73,6 +77,7 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
             for dtype in dtypes
         },
         "codec_seconds_per_audio_second": round(engine[dtypes[0]].codec_seconds(), 3),
+        "first_sound_seconds": {dtype: round(engine[dtype].first_sound_seconds(), 2) for dtype in dtypes},
     }
 
 
@@ -90,16 +95,23 @@ class _Library:
         self._text = AutoTokenizer.from_pretrained(folder, local_files_only=True)(
             [PROMPT], return_tensors="pt"
         ).to(device)
+        # What the take is by then: [K, steps], of one take.
+        books = self._network.config.decoder.num_codebooks
+        self._known = _some_codes(books, self._network.config.decoder.vocab_size).to(device)
         self._began: list[float] = []
         self._network.decoder.register_forward_pre_hook(
             lambda module, given: self._began.append(time.perf_counter())
         )
 
     def seconds_a_step(self) -> float:
-        """Median over the steps of one take."""
+        """Median over the steps in the middle of one take."""
         self._began.clear()
         self._network.generate(
-            **self._text, do_sample=True, guidance_scale=3.0, max_new_tokens=STEPS + WARM_STEPS + 1
+            **self._text,
+            decoder_input_ids=self._known,
+            do_sample=True,
+            guidance_scale=3.0,
+            max_new_tokens=STEPS + WARM_STEPS + 1,
         )
         return _median_gap(self._began)
 
@@ -116,26 +128,63 @@ class _Engine:
         prepare(self._model)
 
     def seconds_a_step(self, takes: int) -> float:
-        """Median over the steps of so many takes side by side."""
+        """Median over the steps in the middle of so many takes side by side."""
+        import torch
+
         from generation.engine.decode import Batch, CodesRequest
+        from generation.engine.network import DecoderStep
         from generation.engine.prompt import encode_prompt
         from generation.engine.sampling import Sampling
 
-        batch = Batch(self._model)
-        for seed in range(takes):
-            batch.join(
-                CodesRequest(
-                    conditioning=encode_prompt(self._model, PROMPT, 3.0),
-                    frames=STEPS + WARM_STEPS + 8,
-                    seed=seed,
-                    sampling=Sampling(temperature=1.0, top_k=250, top_p=0.0, greedy=False),
+        batch, step = Batch(self._model), DecoderStep(self._model)
+        known = _some_codes(self._model.codebooks, self._model.pad_token)
+        with torch.inference_mode():
+            conditioning = encode_prompt(self._model, PROMPT, 3.0)
+            for seed in range(takes):
+                take = batch.join(
+                    CodesRequest(
+                        conditioning=conditioning,
+                        frames=TAKE_FRAMES,
+                        seed=seed,
+                        sampling=Sampling(temperature=1.0, top_k=250, top_p=0.0, greedy=False),
+                    )
                 )
-            )
+                take.memory = step.begin(conditioning.states, take.steps)
+                step.read(known, take.memory)
         began = []
         for _ in range(STEPS + WARM_STEPS + 1):
             began.append(time.perf_counter())
             batch.step()
         return _median_gap(began)
+
+    def first_sound_seconds(self) -> float:
+        """Seconds from a request to the first samples of its take that can be heard, with the model loaded."""
+        from generation.engine.adapters.attach import Attachment
+        from generation.engine.company import Company
+        from generation.engine.protocol import Generate
+
+        heard: list[float] = []
+        company = Company(self._model, Attachment())
+        with TemporaryDirectory() as folder:
+            request = Generate(
+                request="first-sound",
+                prompt=PROMPT,
+                duration_seconds=10.0,
+                seed=0,
+                guidance_scale=3.0,
+                output=f"{folder}/take.wav",
+                live=f"{folder}/live",
+            )
+            began = time.perf_counter()
+            company.add(
+                request,
+                on_stage=lambda *_: None,
+                should_stop=lambda: bool(heard),
+                on_audio=lambda *_: heard.append(time.perf_counter() - began),
+            )
+            while not company.is_idle:
+                company.advance()
+        return heard[0]
 
     def codec_seconds(self) -> float:
         """Seconds that turning the codes of a second into sound takes."""
@@ -167,6 +216,13 @@ class _Engine:
         )
         each_step: int = sum(weight.numel() * weight.element_size() for weight in read)
         return each_step - once
+
+
+def _some_codes(books: int, pad_token: int) -> Any:
+    """The tokens of a take up to `FIRST_STEP`, [K, steps]: which ones makes no difference to the time."""
+    import torch
+
+    return torch.randint(pad_token, (books, FIRST_STEP), generator=torch.Generator().manual_seed(0))
 
 
 def _weights_of(layer: Any) -> list[Any]:

@@ -79,6 +79,8 @@ class Command(BaseCommand):
         self.stdout.write(
             f"The codec takes {figures['codec_seconds_per_audio_second']} s for a second of sound."
         )
+        for dtype, seconds in figures["first_sound_seconds"].items():
+            self.stdout.write(f"First sound after {seconds} s in {dtype}.")
 
     def _tell_switching(self, figures: dict[str, Any]) -> None:
         for name in ("cold_seconds", "warm_seconds", "fresh_process_seconds"):
