@@ -1,8 +1,12 @@
 #!/usr/bin/env python
 """Command line entry. Turns a wrong setting into one sentence instead of a traceback."""
 
+import gc
 import os
 import sys
+
+# What is imported stays. To look for garbage among it every 700 objects took an eighth of the time to start.
+gc.set_threshold(50_000)
 
 
 def main() -> None:

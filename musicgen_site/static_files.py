@@ -6,6 +6,10 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+#: The files by how they are served. They are looked at once in a process: that takes longer than to answer a page, and
+#: Django makes new middleware for each client of a test.
+_found: dict[tuple[Any, ...], dict[str, Any]] = {}
+
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):
     """WhiteNoise 6, able to stand in an asynchronous chain.
@@ -21,6 +25,14 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):
         super().__init__(get_response)
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
+
+    def add_files_from_finders(self) -> None:
+        """Note each file that is served, with its headers."""
+        how = (self.static_prefix, self.max_age, self.allow_all_origins)
+        if how not in _found:
+            super().add_files_from_finders()
+            _found[how] = dict(self.files)
+        self.files.update(_found[how])
 
     def __call__(self, request: HttpRequest) -> Any:
         """Answer for a static file, or pass the request on."""

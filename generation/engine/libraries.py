@@ -1,6 +1,6 @@
 """Imports torch and transformers for a runner, without what no take uses; everything takes twice as long.
 
-That is torch's compiler, its distribution, and transformers' search through the sources of all its models.
+That is torch's compiler, its distribution, accelerate, and transformers' search through the sources of all its models.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ def _import_less(torch: Any) -> None:
     # It would open the library in order to hand it out.
     utilities: Any = importlib.import_module("transformers.utils")
     utilities.direct_transformers_import = lambda *_: library
+    # Spreads a model over several devices, which none here needs, and imports what speaks to clouds. Peft imports it.
+    for module in (utilities, utilities.import_utils):
+        module.is_accelerate_available = lambda *_: False
     for name in _MODULES:
         importlib.import_module(name)
     # Looked for here, by the name that official checkpoints give their tokenizer.

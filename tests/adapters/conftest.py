@@ -1,6 +1,6 @@
 """Fixtures of the adapters' tests: dwarf checkpoints, adapters made on them, and their rows.
 
-Checkpoints and adapters are made once a session and must not be changed; spoil copies of them.
+Checkpoints and adapters are made once a session: spoil copies of them. Only what makes them imports torch.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,9 +17,11 @@ from adapters.models import Adapter
 from adapters.services import believed_base
 from registry.models import ModelConfig
 from registry.services import note_architecture
-from tests.adapters import made
 
-CheckpointOf = Callable[[made.Kind], Path]
+if TYPE_CHECKING:
+    from tests.adapters import made
+
+CheckpointOf = Callable[..., Path]
 AdapterOn = Callable[..., Path]
 RowOf = Callable[..., Adapter]
 
@@ -27,6 +29,8 @@ RowOf = Callable[..., Adapter]
 @pytest.fixture(scope="session")
 def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> CheckpointOf:
     """Folder of the dwarf checkpoint of a kind."""
+    from tests.adapters import made
+
     folders: dict[str, Path] = {}
 
     def find(kind: made.Kind) -> Path:
@@ -40,6 +44,8 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> CheckpointOf:
 @pytest.fixture(scope="session")
 def adapter_on(checkpoint_of: CheckpointOf, tmp_path_factory: pytest.TempPathFactory) -> AdapterOn:
     """Folder of a real adapter on a kind of dwarf, by the name of its recipe or the recipe itself."""
+    from tests.adapters import made
+
     folders: dict[tuple[str, Any], Path] = {}
 
     def find(kind: made.Kind = "mono", way: str | made.Recipe = "whole") -> Path:
@@ -56,6 +62,8 @@ def adapter_on(checkpoint_of: CheckpointOf, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def dwarfs(db: None, checkpoint_of: CheckpointOf) -> dict[str, ModelConfig]:
     """The dwarfs as an admin would add them, installed, so that it is known how each is built."""
+    from tests.adapters import made
+
     rows: dict[str, ModelConfig] = {}
     for kind in made.KINDS:
         model = ModelConfig.objects.create(
@@ -76,6 +84,8 @@ def dwarfs(db: None, checkpoint_of: CheckpointOf) -> dict[str, ModelConfig]:
 @pytest.fixture
 def row_of(db: None) -> RowOf:
     """The row of an adapter folder, filled as an import fills it; `facts` replace what the files tell."""
+
+    from tests.adapters import made
 
     def make(folder: Path, **facts: Any) -> Adapter:
         found = inspect(folder / made.WEIGHTS, (folder / made.CONFIG).read_bytes())

@@ -26,6 +26,7 @@ _LESS = """
 import torch, transformers
 assert "torch.distributed.tensor" not in sys.modules
 assert "torch._dynamo.symbolic_convert" not in sys.modules
+assert "accelerate" not in sys.modules
 assert type(transformers).__name__ == "_Unopened" == type(transformers.models).__name__
 """
 
@@ -84,4 +85,4 @@ def test_the_runner_starts_so() -> None:
     assert '"event": "started"' in ended.stdout, ended.stderr[-2000:]
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert "transformers.modeling_utils" in imported
-    assert not {"torch._dynamo.symbolic_convert", "torch.distributed.tensor"} & imported
+    assert not {"torch._dynamo.symbolic_convert", "torch.distributed.tensor", "accelerate"} & imported

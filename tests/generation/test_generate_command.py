@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from django.core.management import CommandError, call_command
 
 from generation.audio_files import read_recipe
 from tests.adapters import made
-from tests.conftest import ROOT, environment_for, running_studio, wait_until
+from tests.conftest import ROOT, RunningStudio, environment_for, running_studio, wait_until
 from tests.site.test_studio_settings import manage
 from tests.slow_model import make_demo_slow
 
@@ -33,6 +34,13 @@ PATIENCE = 240
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A studio's environment for the whole module: commands that render share its home."""
     return environment_for(tmp_path_factory.mktemp("studio") / "home")
+
+
+@pytest.fixture(scope="module")
+def served(environment: dict[str, str]) -> Iterator[RunningStudio]:
+    """A server in that home, with its engine: commands beside it need none of their own."""
+    with running_studio(environment) as studio:
+        yield studio
 
 
 def generate(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -65,14 +73,14 @@ def runners() -> list[psutil.Process]:
 
 
 def test_twice_the_same_command_makes_the_same_bytes(environment: dict[str, str], tmp_path: Path) -> None:
-    """The issue's own line, on an empty home: no server, no database, no download."""
+    """On an empty home: no server, no database, no download."""
     made = []
     for name in ("a", "b"):
         path = tmp_path / f"{name}.wav"
         ended = generate(
             "slow piano",
             "--duration",
-            "5",
+            "2",
             "--seed",
             "7",
             "--out",
@@ -82,21 +90,21 @@ def test_twice_the_same_command_makes_the_same_bytes(environment: dict[str, str]
         )
         facts = facts_of(ended)
         assert facts["path"] == str(path)
-        assert (facts["duration_seconds"], facts["frames"], facts["seed"]) == (5.0, 250, 7)
+        assert (facts["duration_seconds"], facts["frames"], facts["seed"]) == (2.0, 100, 7)
         assert (facts["sample_rate"], facts["channels"], facts["model"]) == (16000, 1, "musicgen-demo")
-        assert soundfile.info(path).frames == 5 * 16000
+        assert soundfile.info(path).frames == 2 * 16000
         made.append(hashlib.sha256(path.read_bytes()).hexdigest())
     assert made[0] == made[1]
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
     assert runners() == []
 
 
-def test_options_and_format_reach_the_file(environment: dict[str, str], tmp_path: Path) -> None:
+def test_options_and_format_reach_the_file(served: RunningStudio, tmp_path: Path) -> None:
     path = tmp_path / "a.MP3"
     ended = generate(
         "drums", "--duration=0.5", "--seed=1", "--guidance-scale=1", "--temperature=0.9", "--top-k=20", "--top-p=0.3",
         "--model=musicgen-studio/musicgen-demo", f"--out={path}",
-        environment=environment,
+        environment=served.environment,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith(f"{path}: 0.500 s, 16000 Hz, seed 1, MusicGen Demo")
@@ -106,7 +114,8 @@ def test_options_and_format_reach_the_file(environment: dict[str, str], tmp_path
     assert {name: recipe[name] for name in wanted} == wanted
 
 
-def test_adapters_are_named_as_people_know_them(environment: dict[str, str], tmp_path: Path) -> None:
+def test_adapters_are_named_as_people_know_them(served: RunningStudio, tmp_path: Path) -> None:
+    environment = served.environment
     folder = made.make_adapter(ROOT / "registry" / "checkpoints" / "musicgen-demo", tmp_path / "adapter")
     wanted = ["slow piano", "--duration=0.5", "--seed=1", "--json"]
     assert generate(*wanted, f"--out={tmp_path / 'first.wav'}", environment=environment).returncode == 0
@@ -241,35 +250,34 @@ def _frames_done(environment: dict[str, str]) -> int:
     return int(row[0]) if row else 0
 
 
-def test_with_a_server_its_engine_does_the_work(environment: dict[str, str], tmp_path: Path) -> None:
+def test_with_a_server_its_engine_does_the_work(served: RunningStudio, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
-    with running_studio(environment) as studio:
-        children = psutil.Process(studio.process.pid).children
-        wait_until(lambda: bool(children(recursive=True)), seconds=PATIENCE, what="the server's runner")
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "manage.py",
-                "generate",
-                "slow piano",
-                "--duration=1",
-                f"--out={path}",
-                "--json",
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        own_runners = 0
-        with contextlib.suppress(psutil.NoSuchProcess):
-            while process.poll() is None:
-                own_runners += len(psutil.Process(process.pid).children())
-                time.sleep(0.1)
-        assert process.stdout is not None
-        facts = json.loads(process.stdout.read())
-        assert process.returncode == 0
-        assert own_runners == 0, "the command started no runner of its own"
-        assert facts["duration_seconds"] == 1.0
-        with urllib.request.urlopen(f"{studio.url}api/takes/{facts['take']}", timeout=30) as answer:
-            assert json.load(answer)["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    children = psutil.Process(served.process.pid).children
+    wait_until(lambda: bool(children(recursive=True)), seconds=PATIENCE, what="the server's runner")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "manage.py",
+            "generate",
+            "slow piano",
+            "--duration=1",
+            f"--out={path}",
+            "--json",
+        ],
+        cwd=ROOT,
+        env=served.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    own_runners = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.poll() is None:
+            own_runners += len(psutil.Process(process.pid).children())
+            time.sleep(0.1)
+    assert process.stdout is not None
+    facts = json.loads(process.stdout.read())
+    assert process.returncode == 0
+    assert own_runners == 0, "the command started no runner of its own"
+    assert facts["duration_seconds"] == 1.0
+    with urllib.request.urlopen(f"{served.url}api/takes/{facts['take']}", timeout=30) as answer:
+        assert json.load(answer)["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

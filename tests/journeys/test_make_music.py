@@ -32,10 +32,10 @@ from tests.journeys.conftest import (
 def test_first_take_is_made_and_plays(open_page: Page) -> None:
     page = open_page
     expect(page.get_by_text("Nothing made yet")).to_be_visible()
-    ask(page, "slow piano in the rain", seconds=10, seed=11)
+    ask(page, "slow piano in the rain", seconds=5, seed=11)
     running = card(page, "slow piano in the rain")
     expect(running).to_be_visible()
-    expect(running).to_contain_text(re.compile(r"\d\.\d of 10\s*s"), timeout=PATIENCE_MS)
+    expect(running).to_contain_text(re.compile(r"\d\.\d of 5\s*s"), timeout=PATIENCE_MS)
     row = wait_for_take(page, "slow piano in the rain")
     expect(running).to_have_count(0)
     # The form is as it was, for the next variation of the idea.
@@ -45,10 +45,10 @@ def test_first_take_is_made_and_plays(open_page: Page) -> None:
     row.get_by_role("button", name="Play").click()
     wait_for(page, "document.querySelector('audio').currentTime > 0.4")
     assert page.evaluate("document.querySelector('audio').error") is None
-    assert abs(page.evaluate("document.querySelector('audio').duration") - 10.0) < 0.001
+    assert abs(page.evaluate("document.querySelector('audio').duration") - 5.0) < 0.001
     # Seeking needs ranges.
-    page.evaluate("document.querySelector('audio').currentTime = 9")
-    wait_for(page, "document.querySelector('audio').currentTime >= 9")
+    page.evaluate("document.querySelector('audio').currentTime = 4")
+    wait_for(page, "document.querySelector('audio').currentTime >= 4")
     assert complaints(page) == []
 
 
@@ -104,7 +104,7 @@ def test_a_take_is_heard_while_it_is_made_and_after_a_reload(
     page = open_page
     page.context.add_init_script(TAP_THE_SOUND)
     page.reload()
-    ask(page, "heard before it is there", seconds=12, seed=3)
+    ask(page, "heard before it is there", seconds=9, seed=3)
     running = card(page, "heard before it is there")
     listen = running.locator("[data-listen]")
     expect(listen).to_have_text("Listen", timeout=PATIENCE_MS)
@@ -202,9 +202,9 @@ def test_a_killed_runner_leaves_the_page_alive_and_the_take_is_finished(
     open_page: Page, music_studio: RunningStudio
 ) -> None:
     page = open_page
-    ask(page, "survives a killed runner", seconds=12)
+    ask(page, "survives a killed runner", seconds=5)
     running = card(page, "survives a killed runner")
-    expect(running).to_contain_text(re.compile(r"\d\.\d of 12"), timeout=PATIENCE_MS)
+    expect(running).to_contain_text(re.compile(r"\d\.\d of 5"), timeout=PATIENCE_MS)
     os.kill(runner_of(music_studio), signal.SIGKILL)
     row = wait_for_take(page, "survives a killed runner")
     expect(row).not_to_contain_text("partial")
