@@ -1,6 +1,6 @@
 """Imports torch and transformers for a runner, without what no take uses; everything takes twice as long.
 
-That is torch's compiler, its distribution, accelerate, and transformers' search through the sources of all its models.
+That is torch's compiler with its algebra, its distribution, accelerate, and transformers' search through all its models.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ logger = logging.getLogger(__name__)
 
 #: What the engine and a checkpoint's load import.
 _MODULES: Final = (
-    "torch.fx.experimental.symbolic_shapes",
+    "torch._prims.rng_prims",  # without it there is no torch.Generator
     "transformers.dependency_versions_check",
     "transformers.models.musicgen.modeling_musicgen",
     "transformers.models.encodec.modeling_encodec",
     "transformers.models.t5.modeling_t5",
     "transformers.models.auto.tokenization_auto",
 )
+
+_FOR_THE_COMPILER: Final = "torch._meta_registrations"
 
 
 def import_libraries() -> None:
@@ -37,21 +39,26 @@ def import_libraries() -> None:
     # All that is imported stays. To look for garbage among it would take a fifth of the time.
     gc.disable()
     try:
-        import torch
-
-        _import_less(torch)
+        _import_less()
     except Exception:
         logger.warning("Importing everything, since importing less did not work.", exc_info=True)
         for name in [
             name for name in sys.modules if name.partition(".")[0] in {"transformers", "accelerate"}
         ]:
             del sys.modules[name]
+        _open_for_the_compiler()
     finally:
         gc.freeze()
         gc.enable()
 
 
-def _import_less(torch: Any) -> None:
+def _import_less() -> None:
+    found = PathFinder.find_spec("torch")
+    assert found is not None
+    # What operators written in Python do with tensors that have no content: for the compiler, and it brings sympy. Those
+    # that a model is made of when it is loaded are written in C++.
+    _Unopened.of(_FOR_THE_COMPILER, found.submodule_search_locations)
+    torch: Any = importlib.import_module("torch")
     # As in a torch that was built without it, which transformers and peft know how to do with.
     torch.distributed.is_available = lambda: False
     torch._dynamo = _Unopened.of("torch._dynamo", torch.__path__)
@@ -71,7 +78,7 @@ def _import_less(torch: Any) -> None:
 
 
 class _Unopened(ModuleType):
-    """A package whose own code has not run. It runs once somebody asks for more than one of its submodules."""
+    """A module whose own code has not run. It runs once somebody asks for more than one of its submodules."""
 
     _is_opened = False
 
@@ -99,7 +106,9 @@ class _Unopened(ModuleType):
             # Decorators that tell the compiler what to leave alone; as long as there is none, nothing needs telling.
             if name in {"disable", "allow_in_graph", "assume_constant_result"}:
                 return _unchanged
-        elif PathFinder.find_spec(f"{self.__name__}.{name}", list(self.__path__)):
+        elif "__path__" in vars(self) and PathFinder.find_spec(
+            f"{self.__name__}.{name}", list(self.__path__)
+        ):
             return importlib.import_module(f"{self.__name__}.{name}")
         self._open()
         return getattr(self, name)
@@ -109,6 +118,14 @@ class _Unopened(ModuleType):
         assert self.__spec__.loader is not None
         self._is_opened = True
         self.__spec__.loader.exec_module(self)
+        if self.__name__ == "torch._dynamo":
+            _open_for_the_compiler()
+
+
+def _open_for_the_compiler() -> None:
+    module = sys.modules.get(_FOR_THE_COMPILER)
+    if isinstance(module, _Unopened) and not module._is_opened:
+        module._open()
 
 
 def _unchanged(function: Any = None, recursive: bool = True, **options: Any) -> Any:

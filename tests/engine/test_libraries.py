@@ -26,7 +26,7 @@ _LESS = """
 import torch, transformers
 assert "torch.distributed.tensor" not in sys.modules
 assert "torch._dynamo.symbolic_convert" not in sys.modules
-assert "accelerate" not in sys.modules
+assert not {"accelerate", "sympy"} & {*sys.modules}
 assert type(transformers).__name__ == "_Unopened" == type(transformers.models).__name__
 """
 
@@ -37,7 +37,8 @@ assert BertConfig().model_type == transformers.BertConfig.model_type == "bert"
 assert transformers.models.bert.BertConfig is BertConfig
 assert not hasattr(transformers, "no_such_name")
 assert not torch._dynamo.is_compiling()
-assert "torch._dynamo.symbolic_convert" in sys.modules
+assert {"torch._dynamo.symbolic_convert", "sympy"} <= {*sys.modules}
+assert torch._meta_registrations.meta_index_Tensor
 assert torch.compiler.disable(len) is not len
 assert not hasattr(torch._dynamo, "no_such_name")
 """
@@ -85,4 +86,6 @@ def test_the_runner_starts_so() -> None:
     assert '"event": "started"' in ended.stdout, ended.stderr[-2000:]
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert "transformers.modeling_utils" in imported
-    assert not {"torch._dynamo.symbolic_convert", "torch.distributed.tensor", "accelerate"} & imported
+    assert (
+        not {"torch._dynamo.symbolic_convert", "torch.distributed.tensor", "accelerate", "sympy"} & imported
+    )
