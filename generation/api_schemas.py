@@ -60,7 +60,8 @@ class GenerationIn(Schema):
         None,
         description=(
             "Length in seconds: more than 0, at most the model's `max_duration_seconds` (30 for the official"
-            " models, 20 for musicgen-demo, unless overridden; see `GET /api/models`). The default is the model's"
+            " models, 20 for musicgen-demo, unless overridden; see `GET /api/models`), or its `max_extended_seconds`"
+            " where it has one: such a take is made in overlapping windows. The default is the model's"
             " `recommended_duration_seconds`. A longer one is refused: `Duration 45s exceeds model limit of 30s`."
         ),
         examples=[10],

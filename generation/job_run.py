@@ -372,6 +372,8 @@ class JobRun:
             top_p=job.top_p,
             output=str(output),
             adapters=uses,
+            window_seconds=job.window_seconds,
+            stride_seconds=job.stride_seconds,
             live=self.live.begin(variation.number, request, runner.loaded),
         )
         finished: protocol.RequestFinished | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
@@ -43,6 +43,18 @@ from registry.services import (
     get_model_config,
 )
 
+#: Part of a window that is new in each after the first; the rest of it is heard again from the one before. audiocraft
+#: takes 18 of 30 s.
+STRIDE: Final = 0.6
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a take is made: in windows of which each lies `stride_seconds` behind the one before, or, of None, in one piece."""
+
+    window_seconds: float | None = None
+    stride_seconds: float | None = None
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
@@ -58,6 +70,8 @@ class GenerationRequest:
     top_p: float | None = None
     variations: int | None = None
     adapters: tuple[AdapterWish, ...] = ()
+    # Of a take that is made again; None is as the model's limits have it.
+    windows: Windows | None = None
 
 
 def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | None = None) -> Job:
@@ -123,6 +137,7 @@ def check_request(request: GenerationRequest) -> CheckedRequest:
             values[name] = value
     if refusals:
         raise GenerationRefused(refusals)
+    values |= vars(request.windows or _windows(values["duration_seconds"], values["model"]))
     return CheckedRequest(values.pop("model"), adapters=values.pop("adapters"), values=values)
 
 
@@ -176,8 +191,13 @@ def _find_model(model_id: str | None) -> ModelConfig | Refusal:
 def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
     if value is None:
         return model.default_duration_seconds
-    limit = model.duration_limit_seconds
-    facts = {"duration_seconds": value, "max_duration_seconds": limit, "model_id": model.id}
+    limit = model.longest_take_seconds
+    facts = {
+        "duration_seconds": value,
+        "max_duration_seconds": model.duration_limit_seconds,
+        "max_extended_seconds": model.extended_limit_seconds,
+        "model_id": model.id,
+    }
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Refusal("Write the duration as a number of seconds.", "DURATION_INVALID")
     if not is_finite(value):
@@ -193,3 +213,8 @@ def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
             facts,
         )
     return float(value)
+
+
+def _windows(duration_seconds: float, model: ModelConfig) -> Windows:
+    window = model.duration_limit_seconds
+    return Windows() if duration_seconds <= window else Windows(window, round(STRIDE * window, 3))

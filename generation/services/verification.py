@@ -12,7 +12,7 @@ import soundfile
 from adapters.models import Adapter
 from generation.models import Take
 from generation.services.job_adapters import AdapterWish
-from generation.services.submission import GenerationRequest
+from generation.services.submission import GenerationRequest, Windows
 
 #: What of a recipe says how it was made, and not what was asked for: a difference in sound has its reason here.
 _CIRCUMSTANCES: Final = ("device", "dtype", "revision", "studio_version", "versions")
@@ -51,6 +51,7 @@ def request_to_make_again(take: Take) -> GenerationRequest:
         top_k=recipe["top_k"],
         top_p=recipe["top_p"],
         adapters=tuple(_wish(used) for used in recipe["adapters"]),
+        windows=Windows(recipe.get("window_seconds"), recipe.get("stride_seconds")),
     )
 
 

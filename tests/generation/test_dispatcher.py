@@ -471,8 +471,17 @@ def verified(take: Take) -> tuple[int, dict[str, Any]]:
     return 0, json.loads(told.getvalue())
 
 
-def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User) -> None:
-    take = until_ended(submit(owner, variations=2)).takes.get(variation=1)
+def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User, settings: Any) -> None:
+    # Made in two windows, and again so when the limits are others.
+    limits, demo = settings.STUDIO, "musicgen-demo"
+    settings.STUDIO = limits.model_copy(
+        update={"max_duration_seconds": {demo: 1}, "max_extended_seconds": {demo: 2}}
+    )
+    job = until_ended(submit(owner, variations=2, duration_seconds=1.2))
+    settings.STUDIO = limits
+    assert (job.frames_total, job.frames_done) == (120, 120)
+    take = job.takes.get(variation=1)
+    assert (take.frames, take.recipe["window_seconds"], take.recipe["stride_seconds"]) == (60, 1, 0.6)
     assert verified(take) == (
         0,
         {
