@@ -314,7 +314,9 @@ def test_the_api_refuses_in_the_error_shape(
 def test_the_api_gives_the_figures_of_a_refusal(
     extended: int, limit: int, client: Client, settings: Any
 ) -> None:
-    settings.STUDIO = settings.STUDIO.model_copy(update={"max_extended_seconds": {"musicgen-small": extended}})
+    settings.STUDIO = settings.STUDIO.model_copy(
+        update={"max_extended_seconds": {"musicgen-small": extended}}
+    )
     values = {"prompt": "slow piano", "model": "musicgen-small", "duration_seconds": 45}
     answer = client.post("/api/generations", values, content_type="application/json")
     sentence = f"Duration 45s exceeds model limit of {limit}s"
@@ -412,9 +414,7 @@ def test_a_raised_limit_is_allowed(owner: User, settings: Any) -> None:
     assert (job.model_id, job.duration_seconds) == ("musicgen-small", 60)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "windows"), [(30, (None, None)), (30.02, (30, 18)), (120, (30, 18))]
-)
+@pytest.mark.parametrize(("seconds", "windows"), [(30, (None, None)), (30.02, (30, 18)), (120, (30, 18))])
 def test_what_is_longer_than_a_window_is_made_in_windows(
     seconds: float, windows: tuple[float | None, float | None], owner: User
 ) -> None:

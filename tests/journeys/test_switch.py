@@ -295,7 +295,9 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
     note = page.locator("[data-duration-note]")
     windows = page.locator("#id_duration_seconds_windows")
     expect(hint).to_contain_text("Local · up to 30")
-    expect(windows).to_have_text("Longer than 30\u202fs: made in overlapping windows, up to 1\u202fmin 30\u202fs.")
+    expect(windows).to_have_text(
+        "Longer than 30\u202fs: made in overlapping windows, up to 1\u202fmin 30\u202fs."
+    )
     expect(slider).to_have_attribute("max", "90")
     page.get_by_label("Prompt", exact=True).fill("kept through a switch")
     page.get_by_label("Seed", exact=True).fill("77")
