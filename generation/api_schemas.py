@@ -77,6 +77,16 @@ class GenerationIn(Schema):
     variations: StrictInt | None = Field(
         None, description="1 to 8, unless the operator set another limit. Default 1."
     )
+    continue_take: StrictInt | None = Field(
+        None,
+        description=(
+            "Number of a take of yours that the new one goes on from. It must have the model's channels;"
+            " `duration_seconds` is what is added, and the limit that of the whole."
+        ),
+    )
+    continue_from_seconds: StrictFloat | None = Field(
+        None, description="From which second of that take on, at least 1. The default is its end."
+    )
     adapters: list[AdapterIn] = Field(
         [], description="Adapters to attach, at most 8; each must fit the model. None is the base alone."
     )

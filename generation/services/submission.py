@@ -18,6 +18,7 @@ from generation.events import BoardChanged, JobSubmitted
 from generation.job_log import note_submission
 from generation.models import AdapterTrial, Job
 from generation.models.job import MAX_SEED
+from generation.services.continuing import Source, check_moment, check_source
 from generation.services.job_adapters import AdapterWish, ChosenAdapter, check_adapters, store_adapters
 from generation.services.line import tell_who_waits
 from generation.services.parameters import (
@@ -72,15 +73,20 @@ class GenerationRequest:
     adapters: tuple[AdapterWish, ...] = ()
     # Of a take that is made again; None is as the model's limits have it.
     windows: Windows | None = None
+    # The take that it goes on from, and from where; None is its end.
+    continue_take: int | None = None
+    continue_from_seconds: float | None = None
 
 
 def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | None = None) -> Job:
     """Check the request and queue it as one job. Raises GenerationRefused; then nothing was queued."""
-    wanted = check_request(request)
+    wanted = check_request(request, owner=owner)
     with transaction.atomic():
-        seconds = wanted.values["duration_seconds"] * wanted.values["variations"]
+        variations = wanted.values["variations"]
+        seconds = wanted.values["duration_seconds"] * variations
+        begun = (wanted.values.get("continued_from_seconds") or 0.0) * variations
         check_quotas(owner, seconds)
-        check_storage(owner, bytes_of(wanted.model, seconds))
+        check_storage(owner, bytes_of(wanted.model, seconds + begun))
         job = Job.objects.create(
             owner=owner,
             model=wanted.model,
@@ -104,20 +110,29 @@ class CheckedRequest:
     adapters: list[ChosenAdapter]
 
 
-def check_request(request: GenerationRequest) -> CheckedRequest:
-    """The request with every default filled in. Raises GenerationRefused naming every bad field."""
+def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRequest:
+    """The request with every default filled in. Raises GenerationRefused naming every bad field.
+
+    Without an `owner` there is no take to go on from.
+    """
     refusals: dict[str, Refusal] = {}
     values: dict[str, Any] = {}
 
     prompt = _check_prompt(request.prompt)
     model = _find_model(request.model_id)
+    known_model = model if isinstance(model, ModelConfig) else None
+    source = check_source(owner, request.continue_take, request.continue_from_seconds, known_model)
+    moment = check_moment(source)
+    begun = source.seconds if isinstance(source, Source) and moment is None else 0.0
     duration: float | Refusal
-    if isinstance(model, ModelConfig):
-        duration = _check_duration(request.duration_seconds, model)
+    if known_model is not None:
+        duration = _check_duration(request.duration_seconds, known_model, begun)
     else:
         duration = 1.0  # without a model there is no limit to hold it against; the model's refusal is enough
     checked: dict[str, Any] = {
         "prompt": prompt,
+        "continue_take": source,
+        "continue_from_seconds": moment,
         "duration_seconds": duration,
         "model": model,
         "seed": check_number(request.seed, SEED, "seed")
@@ -128,7 +143,7 @@ def check_request(request: GenerationRequest) -> CheckedRequest:
         "top_k": check_number(request.top_k, TOP_K, "top_k"),
         "top_p": check_number(request.top_p, TOP_P, "top_p"),
         "variations": check_number(request.variations, variations_range(), "variations"),
-        "adapters": check_adapters(request.adapters, model if isinstance(model, ModelConfig) else None),
+        "adapters": check_adapters(request.adapters, known_model),
     }
     for name, value in checked.items():
         if isinstance(value, Refusal):
@@ -137,7 +152,10 @@ def check_request(request: GenerationRequest) -> CheckedRequest:
             values[name] = value
     if refusals:
         raise GenerationRefused(refusals)
-    values |= vars(request.windows or _windows(values["duration_seconds"], values["model"]))
+    del values["continue_take"], values["continue_from_seconds"]
+    if isinstance(source, Source):
+        values |= source.fields
+    values |= vars(request.windows or _windows(begun + values["duration_seconds"], values["model"]))
     return CheckedRequest(values.pop("model"), adapters=values.pop("adapters"), values=values)
 
 
@@ -188,9 +206,10 @@ def _find_model(model_id: str | None) -> ModelConfig | Refusal:
     return model
 
 
-def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
+def _check_duration(value: Any, model: ModelConfig, begun: float) -> float | Refusal:
+    """What is added to the `begun` seconds that are there: the limit is that of the whole."""
     if value is None:
-        return model.default_duration_seconds
+        value = model.default_duration_seconds
     limit = model.longest_take_seconds
     facts = {
         "duration_seconds": value,
@@ -206,9 +225,11 @@ def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
         )
     if value <= 0:
         return Refusal("The duration must be more than 0 seconds.", "DURATION_INVALID", facts)
-    if value > limit:
+    if begun + value > limit:
+        whole = plain_number(round(begun + value, 3))
+        parts = f" ({plain_number(round(begun, 3))}s that are there and {plain_number(value)}s more)"
         return Refusal(
-            f"Duration {plain_number(value)}s exceeds model limit of {plain_number(limit)}s",
+            f"Duration {whole}s{parts if begun else ''} exceeds model limit of {plain_number(limit)}s",
             "DURATION_TOO_LONG",
             facts,
         )
