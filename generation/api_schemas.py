@@ -60,7 +60,8 @@ class GenerationIn(Schema):
         None,
         description=(
             "Length in seconds: more than 0, at most the model's `max_duration_seconds` (30 for the official"
-            " models, 20 for musicgen-demo, unless overridden; see `GET /api/models`). The default is the model's"
+            " models, 20 for musicgen-demo, unless overridden; see `GET /api/models`), or its `max_extended_seconds`"
+            " where it has one: such a take is made in overlapping windows. The default is the model's"
             " `recommended_duration_seconds`. A longer one is refused: `Duration 45s exceeds model limit of 30s`."
         ),
         examples=[10],
@@ -75,6 +76,16 @@ class GenerationIn(Schema):
     top_p: StrictFloat | None = Field(None, description="0 to 1; 0 turns it off. Default 0.")
     variations: StrictInt | None = Field(
         None, description="1 to 8, unless the operator set another limit. Default 1."
+    )
+    continue_take: StrictInt | None = Field(
+        None,
+        description=(
+            "Number of a take of yours that the new one goes on from. It must have the model's channels;"
+            " `duration_seconds` is what is added, and the limit that of the whole."
+        ),
+    )
+    continue_from_seconds: StrictFloat | None = Field(
+        None, description="From which second of that take on, at least 1. The default is its end."
     )
     adapters: list[AdapterIn] = Field(
         [], description="Adapters to attach, at most 8; each must fit the model. None is the base alone."

@@ -103,6 +103,12 @@ class GenerationForm(forms.Form):
     top_p = _number_field(parameters.TOP_P)
     variations = NumberField(label="Variations", whole=True, sentence="Variations must be a whole number.")
     adapters = AdaptersField(required=False)
+    continue_take = NumberField(
+        label="Take to go on from", whole=True, sentence="Choose the take to go on from in the library."
+    )
+    continue_from_seconds = NumberField(
+        label="Moment to go on from", sentence="Write the moment to go on from as a number of seconds."
+    )
 
     def as_request(self) -> GenerationRequest:
         """What the person asks for. Only after `is_valid()`."""

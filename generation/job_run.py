@@ -31,6 +31,7 @@ from generation.proof_run import NotProven, prove, require_proofs
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, Runner, RunnerDied, RunnerHung
 from generation.services import jobs, takes
+from generation.services.continuing import SourceGone, source_file
 from generation.services.job_adapters import AdapterGone, adapters_of, use_of
 from generation.services.speed import seconds_per_audio_second
 from registry.downloads import DownloadCancelled, DownloadFailed
@@ -109,6 +110,8 @@ class JobRun:
     # Told to downloads, which run in threads.
     _stop_fetching: threading.Event = field(default_factory=threading.Event)
     _runner: Runner | None = None
+    # What the takes go on from, while it lies on this machine.
+    _source: Path | None = None
     _variations: list[_Variation] = field(default_factory=list)
     _adapters: list[tuple[JobAdapter, Adapter]] = field(default_factory=list)
 
@@ -144,7 +147,7 @@ class JobRun:
             )
         except JobLost:
             logger.warning("job %s is no longer ours, its result is dropped", job.pk)
-        except (LoadRefused, RequestRefused, NotProven, DownloadFailed) as problem:
+        except (LoadRefused, RequestRefused, NotProven, DownloadFailed, SourceGone) as problem:
             await self._fail(problem.error_code, str(problem), problem.detail)
         except RunnerDied as problem:
             logger.warning("the runner died during job %s: %s\n%s", job.pk, problem, problem.detail)
@@ -279,7 +282,9 @@ class JobRun:
             for variation in self._variations:
                 if variation.number in done:
                     variation.frames_done, variation.is_kept = per_take, True
-            await self._render_variations(runner)
+            with contextlib.ExitStack() as stack:
+                self._source = await in_database(stack.enter_context)(source_file(job))
+                await self._render_variations(runner)
             await self._remember_memory(runner)
         finally:
             runner.let_go()
@@ -372,7 +377,11 @@ class JobRun:
             top_p=job.top_p,
             output=str(output),
             adapters=uses,
-            live=self.live.begin(variation.number, request, runner.loaded),
+            window_seconds=job.window_seconds,
+            stride_seconds=job.stride_seconds,
+            beginning=str(self._source) if self._source else None,
+            beginning_seconds=job.continued_from_seconds if self._source else None,
+            live=None if self._source else self.live.begin(variation.number, request, runner.loaded),
         )
         finished: protocol.RequestFinished | None = None
         try:

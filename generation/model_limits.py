@@ -6,7 +6,7 @@ from typing import Any
 
 from generation.services.speed import seconds_per_audio_second
 from registry.catalog import DEMO_MODEL_ID
-from registry.models import ModelConfig
+from registry.models import ModelConfig, whole_if_equal
 from registry.services import NoActiveModel, get_active_model
 
 
@@ -25,6 +25,8 @@ def limits_context() -> dict[str, Any]:
 def _capabilities(model: ModelConfig) -> dict[str, Any]:
     return {
         **model.as_dict(),
+        "longest_seconds": whole_if_equal(model.longest_take_seconds),
+        "windows_line": model.windows_line,
         "hint": model.hint,
         "warn_from_seconds": model.warn_from_seconds,
         "is_demo": model.pk == DEMO_MODEL_ID,

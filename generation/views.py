@@ -106,8 +106,10 @@ def _form_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
     missing = form.initial.get("missing_adapters", ())
     choices = adapter_choices(chosen, errors=list(map(str, form["adapters"].errors)), missing=missing)
     last = Job.objects.for_user(request.user).order_by("-id").first()
+    continued = form["continue_take"].value()
     return {
         "form": form,
+        "continued": _take_of_user(request, str(continued)) if continued else None,
         **limits_context(),
         **choices_context(request.user, choices),
         "examples": cards.EXAMPLES,
@@ -140,6 +142,13 @@ def _initial_values(request: HttpRequest) -> dict[str, Any]:
                 values[name] = plain_number(float(take.recipe[name]))
         values |= {"prompt": take.prompt, "seed": str(take.seed)}
         values["adapters"], values["missing_adapters"] = chosen_of_take(take)
+        if "continued" in take.recipe:
+            values |= _continuing(
+                _take_of_user(request, str(take.recipe["continued"]["take"])), take.recipe["continued"]
+            )
+    if (source := _take_of_user(request, request.GET.get("continue", ""))) is not None:
+        values |= {"prompt": source.prompt, **_continuing(source, {})}
+        values["adapters"], values["missing_adapters"] = chosen_of_take(source)
     draft = request.session.get(DRAFT) if "draft" in request.GET else None
     if draft is not None:
         values |= QueryDict(draft).dict() | {"adapters": chosen_in(QueryDict(draft))}
@@ -149,8 +158,21 @@ def _initial_values(request: HttpRequest) -> dict[str, Any]:
 
 def _named_take(request: HttpRequest) -> Take | None:
     """The take whose settings `?take=` asks for."""
-    take_id = _as_id(request.GET.get("take", ""))
+    return _take_of_user(request, request.GET.get("take", ""))
+
+
+def _take_of_user(request: HttpRequest, text: str) -> Take | None:
+    """The person's own take of that number; None for what is none."""
+    take_id = _as_id(text)
     return Take.objects.for_user(request.user).filter(pk=take_id).first() if take_id is not None else None
+
+
+def _continuing(source: Take | None, recipe: dict[str, Any]) -> dict[str, str]:
+    """The form's values to go on from a take, from where a recipe says or its end."""
+    if source is None:
+        return {}
+    seconds = recipe.get("from_seconds", source.duration_seconds)
+    return {"continue_take": str(source.pk), "continue_from_seconds": plain_number(seconds)}
 
 
 def _as_id(text: str) -> int | None:

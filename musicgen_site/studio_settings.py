@@ -76,7 +76,13 @@ class StudioSettings(BaseSettings):
     )
     max_duration_seconds: Annotated[dict[str, int | float], NoDecode] = Field(
         default_factory=dict,
-        description="Limits that replace the models' own, as in `musicgen-small=60,musicgen-large=20`.",
+        description="Limits that replace the models' own, as in `musicgen-small=60,musicgen-large=20`. A model named here"
+        " makes no longer takes in windows, unless the next setting names it too.",
+    )
+    max_extended_seconds: Annotated[dict[str, int | float], NoDecode] = Field(
+        default_factory=dict,
+        description="Longest takes in overlapping windows instead of the models' own, as in `musicgen-small=180`;"
+        " 0: none longer than a window.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="Device for models: `auto`, `cpu`, `cuda` or `mps`."
@@ -272,6 +278,11 @@ class StudioSettings(BaseSettings):
     def _parse_durations(cls, value: Any) -> Any:
         return parse_max_durations(value) if isinstance(value, str) else value
 
+    @field_validator("max_extended_seconds", mode="before")
+    @classmethod
+    def _parse_extended_durations(cls, value: Any) -> Any:
+        return parse_max_durations(value, may_be_zero=True) if isinstance(value, str) else value
+
     @field_validator("email_url")
     @classmethod
     def _email_url_is_understood(cls, value: str | None, others: ValidationInfo) -> str | None:
@@ -355,7 +366,7 @@ def _sentence(problem: Any) -> str:
     return f"{name} {message}{given}."
 
 
-def parse_max_durations(text: str) -> dict[str, int | float]:
+def parse_max_durations(text: str, *, may_be_zero: bool = False) -> dict[str, int | float]:
     """Parse `musicgen-small=60,musicgen-large=20` to seconds by model id. Raises ValueError."""
     limits: dict[str, int | float] = {}
     for entry in (part.strip() for part in text.split(",")):
@@ -370,8 +381,9 @@ def parse_max_durations(text: str) -> dict[str, int | float]:
             seconds = float(number)
         except ValueError:
             raise ValueError(f'"{number}" in "{entry}" is not a number of seconds.') from None
-        if not math.isfinite(seconds) or seconds <= 0:
-            raise ValueError(f'"{number}" in "{entry}" must be a number of seconds above 0.')
+        if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not may_be_zero):
+            bound = "0 or more" if may_be_zero else "above 0"
+            raise ValueError(f'"{number}" in "{entry}" must be a number of seconds {bound}.')
         limits[model_id] = int(seconds) if seconds.is_integer() else seconds
     return limits
 

@@ -41,6 +41,7 @@ class ModelConfigAdmin(_ModelAdmin):
         "display_name",
         "id",
         "max_duration_seconds",
+        "max_extended_seconds",
         "recommended_duration_seconds",
         "vram_requirement_gb",
         "licence",
@@ -58,8 +59,14 @@ class ModelConfigAdmin(_ModelAdmin):
         (
             "Limits",
             {
-                "fields": ("max_duration_seconds", "recommended_duration_seconds", "vram_requirement_gb"),
-                "description": "MUSICGEN_MAX_DURATION_SECONDS stands above the longest duration given here.",
+                "fields": (
+                    "max_duration_seconds",
+                    "max_extended_seconds",
+                    "recommended_duration_seconds",
+                    "vram_requirement_gb",
+                ),
+                "description": "MUSICGEN_MAX_DURATION_SECONDS and MUSICGEN_MAX_EXTENDED_SECONDS stand above"
+                " the longest durations given here.",
             },
         ),
         ("Sound", {"fields": ("sample_rate", "channels", "codebooks", "tokens_per_second", "parameters")}),

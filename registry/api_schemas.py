@@ -22,7 +22,12 @@ class ModelFacts(Schema):
     id: str
     display_name: str
     hf_model_id: str
-    max_duration_seconds: PlainNumber = Field(description="Longest take, the operator's override included.")
+    max_duration_seconds: PlainNumber = Field(
+        description="Longest take in one piece, the operator's override included."
+    )
+    max_extended_seconds: PlainNumber | None = Field(
+        description="Longest take in overlapping windows of `max_duration_seconds`; null where there are none."
+    )
     recommended_duration_seconds: PlainNumber
     tokens_per_second: int = Field(description="Frames of the codec for each second of audio.")
     vram_requirement_gb: PlainNumber = Field(description="Memory it needs, in GB of 10^9 bytes.")

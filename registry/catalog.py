@@ -17,6 +17,9 @@ DEMO_HF_ID: Final = "musicgen-studio/musicgen-demo"
 #: Relative paths are read from the folder that holds manage.py: this checkpoint ships with the studio.
 DEMO_FOLDER: Final = "registry/checkpoints/musicgen-demo"
 
+#: How long takes may get that are made in overlapping windows.
+EXTENDED_SECONDS: Final = 120
+
 #: Why a melody model is listed and locked.
 MELODY_REASON: Final = (
     "Melody models need a reference clip and another decoder, which this release does not play yet."
@@ -49,6 +52,7 @@ def _official(
         "hf_model_id": f"facebook/{name}",
         "local_path": "",
         "max_duration_seconds": 30,
+        "max_extended_seconds": None if melody else EXTENDED_SECONDS,
         "recommended_duration_seconds": recommended,
         "tokens_per_second": 50,
         "vram_requirement_gb": memory_gb,
@@ -74,6 +78,7 @@ _ENTRIES: Final[list[dict[str, Any]]] = [
         "hf_model_id": DEMO_HF_ID,
         "local_path": DEMO_FOLDER,
         "max_duration_seconds": 20,
+        "max_extended_seconds": EXTENDED_SECONDS,
         "recommended_duration_seconds": 8,
         "tokens_per_second": 50,
         "vram_requirement_gb": 1,

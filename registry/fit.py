@@ -91,7 +91,10 @@ class Fit:
 
 
 def longest_take_estimate(model: ModelConfig, device: str) -> MemoryEstimate | None:
-    """Memory of one take of the longest duration, with guidance; None for a model that nothing is known of."""
+    """Memory of one take of the longest duration, with guidance; None for a model that nothing is known of.
+
+    A longer one is made and decoded window by window, so that it needs no more.
+    """
     architecture = described(model.architecture)
     if architecture is None or architecture.music is None:
         return None

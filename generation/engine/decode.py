@@ -34,6 +34,7 @@ class CodesRequest:
     sampling: Sampling
     window: int | None = None  # frames that are made in one piece at most; None for no bound
     stride: int = 0  # frames by which one window lies behind the next
+    beginning: Tensor | None = None  # codes [K, T] that the take begins with; `frames` counts them
 
     @property
     def rows(self) -> int:
@@ -54,31 +55,37 @@ class TakeInHand:
     ) -> None:
         self.request, self.pattern = request, pattern
         self.error: Exception | None = None
-        self._ahead = deque(windows(request.frames, longest=request.window, stride=request.stride))
+        made = request.beginning
+        if made is None:
+            made = torch.empty(pattern.codebooks, 0, dtype=torch.long)
+        self._ahead = deque(
+            windows(request.frames, longest=request.window, stride=request.stride, begun=made.shape[1])
+        )
         self.memory = step.begin(request.conditioning.states, pattern.steps_for(request.longest_window))
         self._pad_token = pad_token
         self._generator = torch.Generator().manual_seed(request.seed)
-        self._enter(self._ahead.popleft(), torch.empty(pattern.codebooks, 0, dtype=torch.long))
+        self._enter(self._ahead.popleft(), made, step)
 
-    def _enter(self, window: Window, made: Tensor) -> None:
-        """Begin a window of the take, given the codes [K, t] made before: its first frames are their last ones."""
+    def _enter(self, window: Window, made: Tensor, step: DecoderStep) -> None:
+        """Begin a window of the take, given the codes [K, t] made before: its first frames are their last ones.
+
+        The decoder reads those in one pass, of this take alone: no company can change a bit of it.
+        """
         self._window, self._made = window, made
         codes = torch.full((self.pattern.codebooks, window.frames), self._pad_token)
         codes[:, : window.known] = made[:, window.first :]
         self._ids = self.pattern.apply(codes, self._pad_token)  # [K, 1 + steps]
         self._open = self.pattern.open_positions(window.frames, known=window.known)  # [K, 1 + steps]
         self.steps, self.steps_done = self.pattern.steps_for(window.frames), window.known
+        if window.known:
+            step.read(self._ids[:, : window.known], self.memory)
 
     def slide(self, step: DecoderStep) -> None:
-        """Where a window is complete and more follow, begin the next: the decoder reads its first frames in one pass.
-
-        Of this take alone: no company can change a bit of it. What fails here is the take's own `error`.
-        """
+        """Where a window is complete and more follow, begin the next. What fails here is the take's own `error`."""
         if self.steps_done < self.steps or not self._ahead:
             return
         try:
-            self._enter(self._ahead.popleft(), self.codes())
-            step.read(self._ids[:, : self.steps_done], self.memory)
+            self._enter(self._ahead.popleft(), self.codes(), step)
         except Exception as error:  # noqa: BLE001 - for want of memory say
             self.error = error
 

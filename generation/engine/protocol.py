@@ -21,6 +21,7 @@ GATED: Final = "GATED"
 # Error codes of `request.failed`.
 INVALID_REQUEST: Final = "INVALID_REQUEST"
 NON_FINITE: Final = "NON_FINITE"
+BEGINNING_UNREADABLE: Final = "BEGINNING_UNREADABLE"
 DISK_ERROR: Final = "DISK_ERROR"
 ADAPTER_NOT_FOUND: Final = "ADAPTER_NOT_FOUND"
 ADAPTER_BROKEN: Final = "ADAPTER_BROKEN"
@@ -115,6 +116,9 @@ class Generate(_Command):
     # A take longer than `window_seconds` is made in windows that overlap, each `stride_seconds` after the one before.
     window_seconds: float | None = None  # None for no bound
     stride_seconds: float | None = None
+    # A sound file whose first seconds the take begins with; `duration_seconds` follow them.
+    beginning: str | None = None  # absolute path
+    beginning_seconds: float | None = None
     live: str | None = (
         None  # path, without an ending, of the chunks to be heard while it is made; None for none
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from generation.engine.audio import Samples, decode_codes, write_wav
+from generation.engine.beginning import Beginning, joined, read_beginning
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.chunks import can_be_chunked, decode_in_chunks
 from generation.engine.decode import CodesRequest
@@ -75,6 +76,7 @@ class Making:
         self.request = request
         self._on_stage, self._on_audio = on_stage, on_audio
         self._live: LiveAudio | None = None
+        self._beginning: Beginning | None = None
         self._seconds = dict.fromkeys(("encode", "generate", "decode"), 0.0)
         self._step_seconds = self._live_seconds = 0.0
 
@@ -85,13 +87,22 @@ class Making:
         self._window, stride = _windows(request, model)
         self._clock = _Clock()
         self._on_stage("encoding", 0, self._frames)
-        if request.live and self._on_audio is not None and can_be_chunked(model):
+        if request.beginning and request.beginning_seconds:
+            self._beginning = read_beginning(
+                model,
+                request.beginning,
+                seconds=request.beginning_seconds,
+                most=None if self._window is None else self._window - stride,
+            )
+        # What goes on from other audio is heard with it, once the two are joined.
+        elif request.live and self._on_audio is not None and can_be_chunked(model):
             self._live = LiveAudio(model, request.live, self._on_audio)
         conditioning = encode_prompt(model, request.prompt, request.guidance_scale)
         self._seconds["encode"] = self._clock.lap()
         return CodesRequest(
             conditioning=conditioning,
-            frames=self._frames,
+            frames=self._known + self._frames,
+            beginning=self._beginning.codes if self._beginning else None,
             seed=request.seed,
             window=self._window,
             stride=stride,
@@ -103,15 +114,20 @@ class Making:
             ),
         )
 
+    @property
+    def _known(self) -> int:
+        """Frames that are there before any is made."""
+        return self._beginning.codes.shape[1] if self._beginning else 0
+
     def begun(self) -> None:
         """Its codes are made from now on."""
         self._clock.lap()
-        self.further(0, 0.0)
+        self.further(self._known, 0.0)
 
     def further(self, frames: int, seconds: float) -> None:
         """So many frames are complete, after a step of which so many seconds were its part."""
         self._step_seconds += seconds
-        self._on_stage("generating", frames, self._frames)
+        self._on_stage("generating", frames - self._known, self._frames)
 
     def waiting(self, frames: int) -> int:
         """With so many frames complete: how many can be heard beyond those that make up a chunk; below 0 for none."""
@@ -135,18 +151,22 @@ class Making:
     def conclude(self, codes: Tensor) -> Rendering:
         """Write the frames that there are, codes [K, T]."""
         self._seconds["generate"] = self._clock.lap()
-        model, made, output = self.model, codes.shape[1], None
+        model, made, output = self.model, codes.shape[1] - self._known, None
+        duration_seconds = 0.0
         if made:
             self._on_stage("decoding", made, self._frames)
             output = Path(self.request.output)
             samples = self._samples(codes)
+            if self._beginning is not None:
+                samples = joined(model, self._beginning, samples)
+            duration_seconds = samples.shape[1] / model.sample_rate
             write_wav(output, samples, model.sample_rate)
             self._live_or_not(lambda live: live.conclude(samples))
         self._seconds["decode"] = self._clock.lap()
         return Rendering(
             cancelled=made < self._frames,
             frames=made,
-            duration_seconds=made * model.samples_per_frame / model.sample_rate,
+            duration_seconds=duration_seconds,
             output=output,
             seconds=StageSeconds(**self._seconds),
             work_seconds=self._work_seconds,
@@ -234,6 +254,17 @@ def _check(request: Generate) -> None:
             or (request.stride_seconds is None) != (request.window_seconds is None),
             "stride_seconds",
             "above 0 with window_seconds, or left out with it",
+        ),
+        (
+            not _is_length(request.beginning_seconds)
+            or (request.beginning is None) != (request.beginning_seconds is None),
+            "beginning_seconds",
+            "above 0 with beginning, or left out with it",
+        ),
+        (
+            request.beginning is not None and not Path(request.beginning).is_absolute(),
+            "beginning",
+            "an absolute path",
         ),
         (not 0 <= request.seed < 2**63, "seed", "between 0 and 2^63 - 1"),
         (

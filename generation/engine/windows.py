@@ -17,20 +17,21 @@ class Window:
     frames: int
 
 
-def windows(frames: int, *, longest: int | None, stride: int) -> list[Window]:
+def windows(frames: int, *, longest: int | None, stride: int, begun: int = 0) -> list[Window]:
     """The windows of a take of `frames`: one where they fit in `longest`, else each `stride` after the one before.
 
-    `longest` is None where there is no bound; then, and for a take that fits, `stride` is not looked at. Raises
-    ValueError unless it is at least 1 and less than `longest`: a window begins with frames of the one before.
+    `longest` is None where there is no bound; then, and for a take that fits, `stride` is not looked at. The first
+    `begun` frames are there. Raises ValueError unless a stride is at least 1 and leaves room for them in the first
+    window: each further one begins with frames of the one before.
     """
     if longest is None or frames <= longest:
-        return [Window(first=0, known=0, frames=frames)]
-    if not 0 < stride < longest:
+        return [Window(first=0, known=begun, frames=frames)]
+    if not 0 < stride < longest or begun > longest - stride:
         raise ValueError(
-            f"a stride is at least one frame and less than the window of {longest}, got {stride}"
+            f"no windows of {longest} frames every {stride} for a take of which {begun} are there"
         )
     firsts = range(0, frames - longest + stride, stride)
     return [
-        Window(first=first, known=longest - stride if first else 0, frames=min(longest, frames - first))
+        Window(first=first, known=longest - stride if first else begun, frames=min(longest, frames - first))
         for first in firsts
     ]

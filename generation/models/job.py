@@ -130,6 +130,14 @@ class Job(models.Model):
     top_k = models.PositiveIntegerField()
     top_p = models.FloatField()
     variations = models.PositiveSmallIntegerField(default=1)
+    # A take longer than the model's window: how long a window is, and how far the next one lies behind it. Else null.
+    window_seconds = models.FloatField(null=True, blank=True)
+    stride_seconds = models.FloatField(null=True, blank=True)
+    # The take that it goes on from, by its file, and from where; `duration_seconds` is what is added.
+    # Its number only: the take may go, and rows of jobs and takes must not need each other.
+    continued_take = models.PositiveBigIntegerField(null=True, blank=True)
+    continued_sha256 = models.CharField(max_length=64, blank=True, editable=False, default="", db_default="")
+    continued_from_seconds = models.FloatField(null=True, blank=True)
     # The comparison it is a part of, if any.
     trial = models.ForeignKey(
         "generation.AdapterTrial", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs"

@@ -178,11 +178,17 @@ class Take(models.Model):
     def recipe_line(self) -> str:
         """All parameters as the command that makes the take again, to be pasted."""
         recipe = self.recipe
+        continued = recipe.get("continued")
+        source = (
+            f" --continue {continued['take']} --continue-from {whole_if_equal(continued['from_seconds'])}"
+            if continued
+            else ""
+        )
         return (
             f"generate {_quoted(str(recipe.get('prompt', self.prompt)))} --model {self.model_id}"
             f" --duration {recipe.get('duration_seconds', self.duration_seconds):g} --seed {self.seed}"
             f" --guidance-scale {recipe.get('guidance_scale', 3):g} --temperature {recipe.get('temperature', 1):g}"
-            f" --top-k {recipe.get('top_k', 250)} --top-p {recipe.get('top_p', 0):g}"
+            f" --top-k {recipe.get('top_k', 250)} --top-p {recipe.get('top_p', 0):g}{source}"
         ) + "".join(f" --adapter {_quoted(f'{label}:{strength}')}" for label, strength in self._adapters())
 
 

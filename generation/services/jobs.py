@@ -93,6 +93,8 @@ def retry_job(job: Job) -> Job | None:
             top_p=job.top_p,
             variations=job.variations,
             adapters=wishes_of(job),
+            continue_take=job.continued_take,
+            continue_from_seconds=job.continued_from_seconds,
         ),
         trial=job.trial,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, ExpressionWrapper, F, FloatField, Q, Sum
+from django.db.models import Count, ExpressionWrapper, F, FloatField, Q, Sum, Value
 from django.db.models.functions import Coalesce
 
 from gated_configs.wording import gigabytes
@@ -133,7 +133,8 @@ def promised_bytes(owner: Any = None) -> int:
     """What unfinished jobs, of somebody or of all, will write. Takes they have made already count twice for a while."""
     jobs = Job.objects.unfinished() if owner is None else Job.objects.for_user(owner).unfinished()
     rate = F("model__sample_rate") * F("model__channels") * BYTES_A_SAMPLE
-    size = ExpressionWrapper(audio_seconds() * rate, output_field=FloatField())
+    begun = Coalesce(F("continued_from_seconds"), Value(0.0)) * F("variations")
+    size = ExpressionWrapper((audio_seconds() + begun) * rate, output_field=FloatField())
     found = jobs.order_by().aggregate(bytes=Sum(size))
     return round(found["bytes"] or 0)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
@@ -18,6 +18,7 @@ from generation.events import BoardChanged, JobSubmitted
 from generation.job_log import note_submission
 from generation.models import AdapterTrial, Job
 from generation.models.job import MAX_SEED
+from generation.services.continuing import Source, check_moment, check_source
 from generation.services.job_adapters import AdapterWish, ChosenAdapter, check_adapters, store_adapters
 from generation.services.line import tell_who_waits
 from generation.services.parameters import (
@@ -43,6 +44,18 @@ from registry.services import (
     get_model_config,
 )
 
+#: Part of a window that is new in each after the first; the rest of it is heard again from the one before. audiocraft
+#: takes 18 of 30 s.
+STRIDE: Final = 0.6
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a take is made: in windows of which each lies `stride_seconds` behind the one before, or, of None, in one piece."""
+
+    window_seconds: float | None = None
+    stride_seconds: float | None = None
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
@@ -58,15 +71,22 @@ class GenerationRequest:
     top_p: float | None = None
     variations: int | None = None
     adapters: tuple[AdapterWish, ...] = ()
+    # Of a take that is made again; None is as the model's limits have it.
+    windows: Windows | None = None
+    # The take that it goes on from, and from where; None is its end.
+    continue_take: int | None = None
+    continue_from_seconds: float | None = None
 
 
 def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | None = None) -> Job:
     """Check the request and queue it as one job. Raises GenerationRefused; then nothing was queued."""
-    wanted = check_request(request)
+    wanted = check_request(request, owner=owner)
     with transaction.atomic():
-        seconds = wanted.values["duration_seconds"] * wanted.values["variations"]
+        variations = wanted.values["variations"]
+        seconds = wanted.values["duration_seconds"] * variations
+        begun = (wanted.values.get("continued_from_seconds") or 0.0) * variations
         check_quotas(owner, seconds)
-        check_storage(owner, bytes_of(wanted.model, seconds))
+        check_storage(owner, bytes_of(wanted.model, seconds + begun))
         job = Job.objects.create(
             owner=owner,
             model=wanted.model,
@@ -90,20 +110,29 @@ class CheckedRequest:
     adapters: list[ChosenAdapter]
 
 
-def check_request(request: GenerationRequest) -> CheckedRequest:
-    """The request with every default filled in. Raises GenerationRefused naming every bad field."""
+def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRequest:
+    """The request with every default filled in. Raises GenerationRefused naming every bad field.
+
+    Without an `owner` there is no take to go on from.
+    """
     refusals: dict[str, Refusal] = {}
     values: dict[str, Any] = {}
 
     prompt = _check_prompt(request.prompt)
     model = _find_model(request.model_id)
+    known_model = model if isinstance(model, ModelConfig) else None
+    source = check_source(owner, request.continue_take, request.continue_from_seconds, known_model)
+    moment = check_moment(source)
+    begun = source.seconds if isinstance(source, Source) and moment is None else 0.0
     duration: float | Refusal
-    if isinstance(model, ModelConfig):
-        duration = _check_duration(request.duration_seconds, model)
+    if known_model is not None:
+        duration = _check_duration(request.duration_seconds, known_model, begun)
     else:
         duration = 1.0  # without a model there is no limit to hold it against; the model's refusal is enough
     checked: dict[str, Any] = {
         "prompt": prompt,
+        "continue_take": source,
+        "continue_from_seconds": moment,
         "duration_seconds": duration,
         "model": model,
         "seed": check_number(request.seed, SEED, "seed")
@@ -114,7 +143,7 @@ def check_request(request: GenerationRequest) -> CheckedRequest:
         "top_k": check_number(request.top_k, TOP_K, "top_k"),
         "top_p": check_number(request.top_p, TOP_P, "top_p"),
         "variations": check_number(request.variations, variations_range(), "variations"),
-        "adapters": check_adapters(request.adapters, model if isinstance(model, ModelConfig) else None),
+        "adapters": check_adapters(request.adapters, known_model),
     }
     for name, value in checked.items():
         if isinstance(value, Refusal):
@@ -123,6 +152,10 @@ def check_request(request: GenerationRequest) -> CheckedRequest:
             values[name] = value
     if refusals:
         raise GenerationRefused(refusals)
+    del values["continue_take"], values["continue_from_seconds"]
+    if isinstance(source, Source):
+        values |= source.fields
+    values |= vars(request.windows or _windows(begun + values["duration_seconds"], values["model"]))
     return CheckedRequest(values.pop("model"), adapters=values.pop("adapters"), values=values)
 
 
@@ -173,11 +206,17 @@ def _find_model(model_id: str | None) -> ModelConfig | Refusal:
     return model
 
 
-def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
+def _check_duration(value: Any, model: ModelConfig, begun: float) -> float | Refusal:
+    """What is added to the `begun` seconds that are there: the limit is that of the whole."""
     if value is None:
-        return model.default_duration_seconds
-    limit = model.duration_limit_seconds
-    facts = {"duration_seconds": value, "max_duration_seconds": limit, "model_id": model.id}
+        value = model.default_duration_seconds
+    limit = model.longest_take_seconds
+    facts = {
+        "duration_seconds": value,
+        "max_duration_seconds": model.duration_limit_seconds,
+        "max_extended_seconds": model.extended_limit_seconds,
+        "model_id": model.id,
+    }
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Refusal("Write the duration as a number of seconds.", "DURATION_INVALID")
     if not is_finite(value):
@@ -186,10 +225,17 @@ def _check_duration(value: Any, model: ModelConfig) -> float | Refusal:
         )
     if value <= 0:
         return Refusal("The duration must be more than 0 seconds.", "DURATION_INVALID", facts)
-    if value > limit:
+    if begun + value > limit:
+        whole = plain_number(round(begun + value, 3))
+        parts = f" ({plain_number(round(begun, 3))}s that are there and {plain_number(value)}s more)"
         return Refusal(
-            f"Duration {plain_number(value)}s exceeds model limit of {plain_number(limit)}s",
+            f"Duration {whole}s{parts if begun else ''} exceeds model limit of {plain_number(limit)}s",
             "DURATION_TOO_LONG",
             facts,
         )
     return float(value)
+
+
+def _windows(duration_seconds: float, model: ModelConfig) -> Windows:
+    window = model.duration_limit_seconds
+    return Windows() if duration_seconds <= window else Windows(window, round(STRIDE * window, 3))

@@ -67,10 +67,18 @@ def recipe_of(
     adapters: Sequence[JobAdapter] = (),
 ) -> dict[str, Any]:
     """Everything needed to make the take again. Holds no time of day: the same recipe gives the same file."""
+    windows = {"window_seconds": job.window_seconds, "stride_seconds": job.stride_seconds}
+    continued = {
+        "take": job.continued_take,
+        "sha256": job.continued_sha256,
+        "from_seconds": job.continued_from_seconds,
+    }
     return {
         "studio_version": VERSION,
         "prompt": job.prompt,
         "duration_seconds": whole_if_equal(job.duration_seconds),
+        **{name: whole_if_equal(seconds) for name, seconds in windows.items() if seconds is not None},
+        **({"continued": continued} if job.continued_sha256 else {}),
         "seed": seed,
         "guidance_scale": job.guidance_scale,
         "temperature": job.temperature,

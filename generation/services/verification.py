@@ -12,7 +12,7 @@ import soundfile
 from adapters.models import Adapter
 from generation.models import Take
 from generation.services.job_adapters import AdapterWish
-from generation.services.submission import GenerationRequest
+from generation.services.submission import GenerationRequest, Windows
 
 #: What of a recipe says how it was made, and not what was asked for: a difference in sound has its reason here.
 _CIRCUMSTANCES: Final = ("device", "dtype", "revision", "studio_version", "versions")
@@ -41,6 +41,14 @@ def request_to_make_again(take: Take) -> GenerationRequest:
         raise NotVerifiable(
             f"Take {take.pk} was cancelled before its end. Only whole takes can be verified: choose another."
         )
+    continued = recipe.get("continued") or {}
+    if continued and not Take.objects.for_user(take.owner).kept().filter(
+        pk=continued["take"], sha256=continued["sha256"]
+    ):
+        raise NotVerifiable(
+            f"Take {continued['take']}, which take {take.pk} goes on from, is gone from the library. Bring it back, or"
+            " choose another take."
+        )
     return GenerationRequest(
         prompt=recipe["prompt"],
         duration_seconds=recipe["duration_seconds"],
@@ -51,6 +59,9 @@ def request_to_make_again(take: Take) -> GenerationRequest:
         top_k=recipe["top_k"],
         top_p=recipe["top_p"],
         adapters=tuple(_wish(used) for used in recipe["adapters"]),
+        continue_take=continued.get("take"),
+        continue_from_seconds=continued.get("from_seconds"),
+        windows=Windows(recipe.get("window_seconds"), recipe.get("stride_seconds")),
     )
 
 

@@ -15,6 +15,8 @@ from gated_configs.wording import THIN_SPACE, channel_word, kilohertz, plain_num
 
 #: Part of the longest duration from which the studio warns that the limit is near.
 NEAR_LIMIT = 0.8
+#: Windows of less than so many seconds are none: there is no music in what they share.
+SHORTEST_WINDOW = 1
 
 
 class ModelConfigQuerySet(models.QuerySet["ModelConfig"]):
@@ -68,6 +70,14 @@ class ModelConfig(models.Model):
     licence_url = models.URLField(blank=True)
     max_duration_seconds = models.FloatField(
         "longest duration (s)", validators=[MinValueValidator(1), MaxValueValidator(3600)]
+    )
+    max_extended_seconds = models.FloatField(
+        "longest duration in windows (s)",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0), MaxValueValidator(3600)],
+        help_text="Takes above the longest duration are made in overlapping windows of that length, up to this. "
+        "Empty or 0: there are none.",
     )
     recommended_duration_seconds = models.FloatField(
         "recommended duration (s)", validators=[MinValueValidator(1), MaxValueValidator(3600)]
@@ -151,9 +161,30 @@ class ModelConfig(models.Model):
 
     @property
     def duration_limit_seconds(self) -> float:
-        """Longest take in seconds: `MUSICGEN_MAX_DURATION_SECONDS` where it names this model, else the row."""
-        limits: dict[str, float] = settings.STUDIO.max_duration_seconds
-        return float(limits.get(self.id, limits.get(self.hf_model_id, self.max_duration_seconds)))
+        """Longest take in one piece: `MUSICGEN_MAX_DURATION_SECONDS` where it names this model, else the row."""
+        named = self._named_in(settings.STUDIO.max_duration_seconds)
+        return float(self.max_duration_seconds if named is None else named)
+
+    @property
+    def extended_limit_seconds(self) -> float | None:
+        """Longest take in overlapping windows of `duration_limit_seconds`; None where there are no longer ones.
+
+        `MUSICGEN_MAX_EXTENDED_SECONDS` where it names this model, else the row; but where the operator set a limit
+        for this model and said nothing of windows, the limit stays one.
+        """
+        longest = self._named_in(settings.STUDIO.max_extended_seconds)
+        if longest is None and self._named_in(settings.STUDIO.max_duration_seconds) is None:
+            longest = self.max_extended_seconds
+        is_longer = longest is not None and longest > self.duration_limit_seconds >= SHORTEST_WINDOW
+        return longest if is_longer else None
+
+    @property
+    def longest_take_seconds(self) -> float:
+        """Longest take in seconds, in one piece or in windows."""
+        return self.extended_limit_seconds or self.duration_limit_seconds
+
+    def _named_in(self, limits: dict[str, float]) -> float | None:
+        return limits.get(self.id, limits.get(self.hf_model_id))
 
     @property
     def default_duration_seconds(self) -> float:
@@ -163,7 +194,7 @@ class ModelConfig(models.Model):
     @property
     def warn_from_seconds(self) -> float:
         """Durations from here on are close to the limit."""
-        return round(self.duration_limit_seconds * NEAR_LIMIT, 1)
+        return round(self.longest_take_seconds * NEAR_LIMIT, 1)
 
     @property
     def checkpoint(self) -> str:
@@ -185,13 +216,25 @@ class ModelConfig(models.Model):
             ]
         )
 
+    @property
+    def windows_line(self) -> str:
+        """What becomes of longer takes, in a sentence; nothing where there are none."""
+        if self.extended_limit_seconds is None:
+            return ""
+        return (
+            f"Longer than {spoken_seconds(self.duration_limit_seconds)}: made in overlapping windows,"
+            f" up to {spoken_seconds(self.extended_limit_seconds)}."
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The facts that API and commands print, with the limits in force."""
+        extended = self.extended_limit_seconds
         return {
             "id": self.id,
             "display_name": self.display_name,
             "hf_model_id": self.hf_model_id,
             "max_duration_seconds": whole_if_equal(self.duration_limit_seconds),
+            "max_extended_seconds": None if extended is None else whole_if_equal(extended),
             "recommended_duration_seconds": whole_if_equal(self.default_duration_seconds),
             "tokens_per_second": self.tokens_per_second,
             "vram_requirement_gb": whole_if_equal(self.vram_requirement_gb),

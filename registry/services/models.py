@@ -55,7 +55,7 @@ def get_model_config(model_id: str) -> ModelConfig:
 
 
 def get_max_duration(model_id: str) -> float:
-    """Longest take of that model in seconds, the environment's override included. Raises ModelNotFound."""
+    """Longest take of that model in one piece, in seconds, the environment's override included. Raises ModelNotFound."""
     return get_model_config(model_id).duration_limit_seconds
 
 
@@ -146,13 +146,13 @@ def _apply_entry(table: type[ModelConfig], using: str, model_id: str, facts: dic
 
 
 class UnknownLimits(ValueError):
-    """MUSICGEN_MAX_DURATION_SECONDS names a model that is not there. `str()` is the sentence for people."""
+    """A setting limits a model that is not there. `str()` is the sentence for people."""
 
 
-def check_limits(limits: dict[str, float]) -> None:
+def check_limits(setting: str, limits: dict[str, float]) -> None:
     """Raise UnknownLimits unless every name is a model's id or Hugging Face id: a typing slip must not go unnoticed."""
     for name in limits:
         try:
             get_model_config(name)
         except ModelNotFound as problem:
-            raise UnknownLimits(f"MUSICGEN_MAX_DURATION_SECONDS: {problem}") from problem
+            raise UnknownLimits(f"{setting}: {problem}") from problem

@@ -13,14 +13,16 @@ export function limits() {
     warnFrom: Number(said.warnSeconds ?? Infinity),
     recommended: Number(said.recommendedSeconds ?? NaN),
     cost: Number(said.cost ?? NaN),
+    window: Number(said.windowSeconds ?? Infinity),
     hint: said.hint,
+    windowsLine: said.windowsLine ?? "",
     licence: said.licence ?? "",
     licenceUrl: said.licenceUrl ?? "",
     isDemo: said.demo !== undefined,
   };
 }
 
-let followed = { form: null, model: "", most: NaN };
+let followed = { form: null, model: "", most: NaN, window: NaN };
 let shortened = null; // What was typed and what became of it, until somebody types again.
 let waitsForBlur = false;
 
@@ -28,8 +30,8 @@ let waitsForBlur = false;
 export function followLimits(form) {
   const now = limits();
   const isNew = followed.form !== form;
-  const changed = followed.model !== now.model || followed.most !== now.most;
-  followed = { form, model: now.model, most: now.most };
+  const changed = followed.model !== now.model || followed.most !== now.most || followed.window !== now.window;
+  followed = { form, model: now.model, most: now.most, window: now.window };
   if (isNew) {
     shortened = null;
     waitsForBlur = false;
@@ -42,11 +44,15 @@ export function followLimits(form) {
 
 function show(form, now) {
   form.querySelector("#id_duration_seconds_hint").textContent = now.hint ?? "No model is active.";
+  const windows = form.querySelector("#id_duration_seconds_windows");
+  windows.textContent = now.windowsLine;
+  windows.hidden = !now.windowsLine;
   if (Number.isFinite(now.most)) {
     form.querySelector("[data-slider-for='id_duration_seconds']").max = String(now.most);
     const at = (seconds) => `${Math.round((100 * seconds) / now.most)}%`;
     form.querySelector("[data-slider-scale] .scale-warn")?.setAttribute("x", at(now.warnFrom));
     form.querySelector("[data-slider-scale] .scale-tick")?.setAttribute("x", at(now.recommended));
+    form.querySelector("[data-slider-scale] .scale-window")?.setAttribute("x", at(now.window));
   }
   const line = form.querySelector("[data-licence-line]");
   line.hidden = !now.licence;

@@ -71,6 +71,8 @@ def test_a_command_has_the_form_of_the_contract() -> None:
         "live": None,
         "window_seconds": None,
         "stride_seconds": None,
+        "beginning": None,
+        "beginning_seconds": None,
         "output": "/takes/7.wav",
     }
 

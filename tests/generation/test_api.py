@@ -49,6 +49,7 @@ def test_models_are_listed_with_the_active_one(client: Client) -> None:
         "display_name": "MusicGen Small",
         "hf_model_id": "facebook/musicgen-small",
         "max_duration_seconds": 30,
+        "max_extended_seconds": 120,
         "recommended_duration_seconds": 10,
         "tokens_per_second": 50,
         "vram_requirement_gb": 4,

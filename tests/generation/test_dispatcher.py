@@ -29,7 +29,7 @@ from generation.dispatcher import Dispatcher
 from generation.host_row import HostRow
 from generation.live_response import live_response
 from generation.models import EngineHost, Job, JobStatus, Take
-from generation.services import jobs, live
+from generation.services import jobs, live, takes
 from generation.services.submission import GenerationRequest, submit_job
 from registry.media import MediaAway, live_media, takes_media
 from registry.models import ModelConfig
@@ -459,6 +459,11 @@ def test_a_take_that_can_never_be_kept_ends_its_job_with_the_reason(
     assert (job.error_code, job.error_message, job.attempts) == ("MEDIA_AWAY", "The bucket is full.", 2)
 
 
+def audio_of(take: Take) -> Any:
+    with takes_media().local(take.file_name) as path:
+        return soundfile.read(path, dtype="int16")[0]
+
+
 def verified(take: Take) -> tuple[int, dict[str, Any]]:
     """Status and facts of `generate --verify`."""
     told = io.StringIO()
@@ -471,8 +476,17 @@ def verified(take: Take) -> tuple[int, dict[str, Any]]:
     return 0, json.loads(told.getvalue())
 
 
-def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User) -> None:
-    take = until_ended(submit(owner, variations=2)).takes.get(variation=1)
+def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User, settings: Any) -> None:
+    # Made in two windows, and again so when the limits are others.
+    limits, demo = settings.STUDIO, "musicgen-demo"
+    settings.STUDIO = limits.model_copy(
+        update={"max_duration_seconds": {demo: 1}, "max_extended_seconds": {demo: 2}}
+    )
+    job = until_ended(submit(owner, variations=2, duration_seconds=1.2))
+    settings.STUDIO = limits
+    assert (job.frames_total, job.frames_done) == (120, 120)
+    take = job.takes.get(variation=1)
+    assert (take.frames, take.recipe["window_seconds"], take.recipe["stride_seconds"]) == (60, 1, 0.6)
     assert verified(take) == (
         0,
         {
@@ -484,6 +498,21 @@ def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User) -> None:
         },
     )
     assert Take.objects.count() == 2, "what was made for it is gone"
+    # One that goes on from it begins with it, and is made again while that is there.
+    longer = until_ended(submit(owner, continue_take=take.pk)).takes.get()
+    assert longer.recipe["continued"] == {"take": take.pk, "sha256": take.sha256, "from_seconds": 1.2}
+    assert f"--continue {take.pk} --continue-from 1.2" in longer.recipe_line
+    assert (longer.frames, longer.duration_seconds) == (25, 1.7)
+    old, new = (audio_of(each) for each in (take, longer))
+    assert np.array_equal(new[: len(old) - 320], old[:-320])
+    assert verified(longer)[1]["identical"] is True
+    takes.delete_take(take)
+    assert "is gone from the library" in verified(longer)[1]["error"]
+    takes.restore_take(take)
+    with transaction.atomic():
+        missing = submit(owner, continue_take=take.pk)
+        Job.objects.filter(pk=missing.pk).update(continued_take=10**6)
+    assert until_ended(missing, JobStatus.FAILED).error_code == "TAKE_GONE"
     take.recipe |= {"temperature": 0.5, "versions": {**take.recipe["versions"], "torch": "1.0"}}
     take.save()
     status, facts = verified(take)

@@ -102,15 +102,16 @@ def test_twice_the_same_command_makes_the_same_bytes(environment: dict[str, str]
 def test_options_and_format_reach_the_file(served: RunningStudio, tmp_path: Path) -> None:
     path = tmp_path / "a.MP3"
     ended = generate(
-        "drums", "--duration=0.5", "--seed=1", "--guidance-scale=1", "--temperature=0.9", "--top-k=20", "--top-p=0.3",
+        "drums", "--duration=1.5", "--seed=1", "--guidance-scale=1", "--temperature=0.9", "--top-k=20", "--top-p=0.3",
         "--model=musicgen-studio/musicgen-demo", f"--out={path}",
-        environment=served.environment,
+        environment={**served.environment, "MUSICGEN_MAX_DURATION_SECONDS": "musicgen-demo=1",
+                     "MUSICGEN_MAX_EXTENDED_SECONDS": "musicgen-demo=2"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith(f"{path}: 0.500 s, 16000 Hz, seed 1, MusicGen Demo")
+    assert ended.stdout.startswith(f"{path}: 1.500 s, 16000 Hz, seed 1, MusicGen Demo")
     recipe = read_recipe(path)
-    wanted = {"prompt": "drums", "duration_seconds": 0.5, "seed": 1, "guidance_scale": 1.0, "temperature": 0.9,
-              "top_k": 20, "top_p": 0.3, "model": "musicgen-demo"}  # fmt: skip
+    wanted = {"prompt": "drums", "duration_seconds": 1.5, "window_seconds": 1, "stride_seconds": 0.6, "seed": 1,
+              "guidance_scale": 1.0, "temperature": 0.9, "top_k": 20, "top_p": 0.3, "model": "musicgen-demo"}  # fmt: skip
     assert {name: recipe[name] for name in wanted} == wanted
 
 
@@ -152,7 +153,7 @@ def test_too_long_exits_with_the_sentence(environment: dict[str, str], tmp_path:
         "musicgen-small",
         "--out",
         str(path),
-        environment=environment,
+        environment={**environment, "MUSICGEN_MAX_EXTENDED_SECONDS": "musicgen-small=0"},
     )
     assert ended.returncode == 1
     assert ended.stderr.strip() == "CommandError: Duration 45s exceeds model limit of 30s"

@@ -188,7 +188,7 @@ def test_an_unfinished_job_is_not_retried(status: JobStatus, owner: User) -> Non
 @pytest.mark.django_db
 def test_a_retry_that_is_no_longer_valid_keeps_the_card(owner: User) -> None:
     job = put(make_job(owner, duration_seconds=15), JobStatus.FAILED)
-    ModelConfig.objects.filter(pk="musicgen-demo").update(max_duration_seconds=10)
+    ModelConfig.objects.filter(pk="musicgen-demo").update(max_duration_seconds=10, max_extended_seconds=None)
     with pytest.raises(GenerationRefused, match="Duration 15s exceeds model limit of 10s"):
         jobs.retry_job(job)
     assert list(Job.objects.on_the_board()) == [job]

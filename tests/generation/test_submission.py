@@ -20,7 +20,7 @@ from hypothesis.extra.django import TestCase
 from generation.models import Job
 from generation.models.job import MAX_SEED
 from generation.services.refusals import GenerationRefused, QueueFull
-from generation.services.submission import GenerationRequest, check_request, submit_job
+from generation.services.submission import GenerationRequest, Windows, check_request, submit_job
 from registry.models import ModelConfig
 from tests.generation.music import make_job, make_running_job
 
@@ -87,21 +87,21 @@ REFUSALS = [
         "The prompt holds a character that is not text. Type it again without pasted control characters.",
         {"prompt": "slow\0piano"},
     ),
-    number("duration_seconds", 20.5, "Duration 20.5s exceeds model limit of 20s", "DURATION_TOO_LONG"),
+    number("duration_seconds", 120.5, "Duration 120.5s exceeds model limit of 120s", "DURATION_TOO_LONG"),
     number(
-        "duration_seconds", 1e300, f"Duration {int(1e300)}s exceeds model limit of 20s", "DURATION_TOO_LONG"
+        "duration_seconds", 1e300, f"Duration {int(1e300)}s exceeds model limit of 120s", "DURATION_TOO_LONG"
     ),
     number(
         "duration_seconds",
         int(HUGE),
-        "The duration must be a number of seconds, at most 20.",
+        "The duration must be a number of seconds, at most 120.",
         "DURATION_INVALID",
     ),
     *(
         number(
             "duration_seconds",
             value,
-            "The duration must be a number of seconds, at most 20.",
+            "The duration must be a number of seconds, at most 120.",
             "DURATION_INVALID",
         )
         for value in NOT_FINITE
@@ -150,6 +150,7 @@ SCRIPT_REFUSALS = [
         "Duration 45s exceeds model limit of 30s",
         {"duration_seconds": 45, "model_id": "musicgen-small"},
         command=["--duration=45", "--model=musicgen-small"],
+        limits={"max_extended_seconds": {"musicgen-small": 0}},
     ),
     Refused(
         "unknown model",
@@ -225,7 +226,7 @@ def test_the_service_refuses_what_is_no_whole_number(value: Any, owner: User) ->
 
 def test_every_bad_field_is_named_at_once(owner: User) -> None:
     with pytest.raises(GenerationRefused) as refused:
-        submit_job(owner=owner, request=GenerationRequest(prompt="", duration_seconds=99, top_k=-1))
+        submit_job(owner=owner, request=GenerationRequest(prompt="", duration_seconds=999, top_k=-1))
     assert list(refused.value.refusals) == ["prompt", "duration_seconds", "top_k"]
 
 
@@ -309,15 +310,22 @@ def test_the_api_refuses_in_the_error_shape(
     assert body["errors"] == {case.field: body["error"]}
 
 
-def test_the_api_gives_the_figures_of_a_refusal(client: Client) -> None:
+@pytest.mark.parametrize(("extended", "limit"), [(0, 30), (40, 40)])
+def test_the_api_gives_the_figures_of_a_refusal(
+    extended: int, limit: int, client: Client, settings: Any
+) -> None:
+    settings.STUDIO = settings.STUDIO.model_copy(
+        update={"max_extended_seconds": {"musicgen-small": extended}}
+    )
     values = {"prompt": "slow piano", "model": "musicgen-small", "duration_seconds": 45}
     answer = client.post("/api/generations", values, content_type="application/json")
-    sentence = "Duration 45s exceeds model limit of 30s"
+    sentence = f"Duration 45s exceeds model limit of {limit}s"
     assert answer.json() == {
         "error": sentence,
         "error_code": "DURATION_TOO_LONG",
         "duration_seconds": 45,
         "max_duration_seconds": 30,
+        "max_extended_seconds": extended or None,
         "model_id": "musicgen-small",
         "errors": {"duration_seconds": sentence},
     }
@@ -406,6 +414,26 @@ def test_a_raised_limit_is_allowed(owner: User, settings: Any) -> None:
     assert (job.model_id, job.duration_seconds) == ("musicgen-small", 60)
 
 
+@pytest.mark.parametrize(("seconds", "windows"), [(30, (None, None)), (30.02, (30, 18)), (120, (30, 18))])
+def test_what_is_longer_than_a_window_is_made_in_windows(
+    seconds: float, windows: tuple[float | None, float | None], owner: User
+) -> None:
+    wanted = GenerationRequest(prompt="piano", model_id="musicgen-small", duration_seconds=seconds)
+    job = submit_job(owner=owner, request=wanted)
+    job.refresh_from_db()
+    assert (job.window_seconds, job.stride_seconds) == windows
+
+
+def test_a_take_is_made_again_as_it_was_made(owner: User) -> None:
+    # Whatever the model's limits are by now.
+    for windows in (Windows(), Windows(20, 5)):
+        wanted = GenerationRequest(
+            prompt="piano", model_id="musicgen-small", duration_seconds=45, windows=windows
+        )
+        job = submit_job(owner=owner, request=wanted)
+        assert (job.window_seconds, job.stride_seconds) == (windows.window_seconds, windows.stride_seconds)
+
+
 class TestAnyRequest(TestCase):
     """Whatever comes in is either refused by name or becomes a row that the database takes."""
 
@@ -432,4 +460,4 @@ class TestAnyRequest(TestCase):
         job.refresh_from_db()
         assert {name: getattr(job, name) for name in checked.values} == checked.values
         assert checked.adapters == []
-        assert 0 < job.duration_seconds <= checked.model.duration_limit_seconds
+        assert 0 < job.duration_seconds <= checked.model.longest_take_seconds

@@ -59,14 +59,16 @@ def studio(
 ) -> Iterator[RunningStudio]:
     """A studio with the demo model active, and models to switch to."""
     folder = tmp_path_factory.mktemp("switching")
-    with running_studio({**prepared(folder / "home"), **hub.environment(folder / "hub")}) as running:
+    environment = {**prepared(folder / "home"), **hub.environment(folder / "hub")}
+    environment["MUSICGEN_MAX_EXTENDED_SECONDS"] = "musicgen-demo=0"
+    with running_studio(environment) as running:
         broken = shutil.copytree(checkpoint, folder / "broken")
         weights = broken / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
         add_models(
             running,
             *({"id": name} for name in HUB_MODELS),
-            {"id": "local", "local_path": str(checkpoint)},
+            {"id": "local", "local_path": str(checkpoint), "max_extended_seconds": 90},
             {"id": "broken", "local_path": str(broken)},
             {"id": "huge", "local_path": str(checkpoint), "vram_requirement_gb": 9000},
         )
@@ -291,7 +293,12 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
     slider = page.get_by_label("Duration, slider")
     hint = page.locator("#id_duration_seconds_hint")
     note = page.locator("[data-duration-note]")
+    windows = page.locator("#id_duration_seconds_windows")
     expect(hint).to_contain_text("Local · up to 30")
+    expect(windows).to_have_text(
+        "Longer than 30\u202fs: made in overlapping windows, up to 1\u202fmin 30\u202fs."
+    )
+    expect(slider).to_have_attribute("max", "90")
     page.get_by_label("Prompt", exact=True).fill("kept through a switch")
     page.get_by_label("Seed", exact=True).fill("77")
     duration.fill("27")
@@ -300,6 +307,7 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
 
     switch_to(studio, DEMO)
     expect(hint).to_contain_text("MusicGen Demo · up to 20")
+    expect(windows).to_be_hidden()
     expect(duration).to_have_value("20")
     expect(note).to_have_text("Shortened to 20\u202fs, the limit of MusicGen Demo.")
     expect(page.get_by_text("Close to the limit")).to_be_hidden()

@@ -29,7 +29,7 @@ def form_of(model_id: str, **changes: Any) -> dict[str, Any]:
     model = ModelConfig.objects.get(pk=model_id)
     names = [
         "display_name", "description", "position", "hf_model_id", "revision", "local_path", "max_duration_seconds",
-        "recommended_duration_seconds", "vram_requirement_gb", "sample_rate", "channels", "codebooks",
+        "max_extended_seconds", "recommended_duration_seconds", "vram_requirement_gb", "sample_rate", "channels", "codebooks",
         "tokens_per_second", "parameters", "licence", "licence_url", "unplayable_reason",
     ]  # fmt: skip
     values = {name: "" if getattr(model, name) is None else getattr(model, name) for name in names}
@@ -39,9 +39,11 @@ def form_of(model_id: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_an_edit_is_stored(admin: Client) -> None:
-    answer = admin.post(page("musicgen-small"), form_of("musicgen-small", max_duration_seconds=45))
+    changes = {"max_duration_seconds": 45, "max_extended_seconds": ""}
+    answer = admin.post(page("musicgen-small"), form_of("musicgen-small", **changes))
     assert answer.status_code == 302
-    assert ModelConfig.objects.get(pk="musicgen-small").max_duration_seconds == 45
+    model = ModelConfig.objects.get(pk="musicgen-small")
+    assert (model.max_duration_seconds, model.max_extended_seconds) == (45, None)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,8 @@ def test_an_edit_is_stored(admin: Client) -> None:
         ),
         ({"max_duration_seconds": 0}, "max_duration_seconds", "greater than or equal to 1"),
         ({"max_duration_seconds": 4000}, "max_duration_seconds", "less than or equal to 3600"),
+        ({"max_extended_seconds": 3601}, "max_extended_seconds", "less than or equal to 3600"),
+        ({"max_extended_seconds": -1}, "max_extended_seconds", "greater than or equal to 0"),
         ({"max_duration_seconds": "nan"}, "max_duration_seconds", "Enter a number."),
         ({"max_duration_seconds": ""}, "max_duration_seconds", "This field is required."),
         ({"vram_requirement_gb": 0}, "vram_requirement_gb", "greater than or equal to 0.1"),

@@ -183,6 +183,8 @@ def test_a_database_of_the_release_before_learns_it() -> None:
             recommended_duration_seconds=10,
             vram_requirement_gb=1,
         )
+        # One whose length a curator chose.
+        rows.objects.filter(pk="musicgen-medium").update(max_duration_seconds=20)
         # One that an admin listed under a name of their own.
         rows.objects.filter(pk="musicgen-large").delete()
         rows.objects.create(
@@ -201,6 +203,17 @@ def test_a_database_of_the_release_before_learns_it() -> None:
         assert [getattr(model, name) for name in FIELDS] == wanted, model.pk
     assert ModelConfig.objects.get(pk="big").hidden_size == 2048
     # A later release can still correct what nobody edited.
-    corrected = {key: {**entry, "layers": 7} for key, entry in MODEL_CONFIGS.items()}
+    corrected = {
+        key: {**entry, "layers": 7, "max_extended_seconds": 90} for key, entry in MODEL_CONFIGS.items()
+    }
+    extended = dict(ModelConfig.objects.values_list("pk", "max_extended_seconds"))
     sync_catalog(catalog=corrected)
     assert ModelConfig.objects.get(pk="musicgen-small").layers == 7
+    # Longer takes are allowed but where somebody decided how long they may be.
+    corrected_extended = dict(ModelConfig.objects.values_list("pk", "max_extended_seconds"))
+    chosen = {"musicgen-medium": None, "big": None, "mine": None}
+    assert {name: extended[name] for name in ["musicgen-small", *chosen]} == {"musicgen-small": 120, **chosen}
+    assert {name: corrected_extended[name] for name in ["musicgen-small", *chosen]} == {
+        "musicgen-small": 90,
+        **chosen,
+    }

@@ -55,7 +55,8 @@ def test_json_is_what_the_api_answers(client: Client) -> None:
 @pytest.mark.django_db
 def test_it_shows_the_limits_in_force(settings: Any) -> None:
     settings.STUDIO = settings.STUDIO.model_copy(update={"max_duration_seconds": {"musicgen-small": 61.5}})
-    assert "61.5 s" in listed()
+    assert "30 s, in windows 120 s" in listed()
+    assert "61.5 s  " in listed()
     (small,) = [m for m in json.loads(listed("--json"))["models"] if m["id"] == "musicgen-small"]
     assert small["max_duration_seconds"] == 61.5
 

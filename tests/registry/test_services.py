@@ -250,13 +250,49 @@ def test_the_hint_names_length_sound_and_memory() -> None:
     assert f"32{thin}kHz stereo" in get_model_config("musicgen-stereo-small").hint
 
 
+@pytest.mark.parametrize(
+    ("duration", "extended", "limit"),
+    [
+        ({}, {}, 120),
+        ({}, {"musicgen-small": 180}, 180),
+        ({}, {"facebook/musicgen-small": 0}, None),
+        ({}, {"musicgen-small": 30}, None),
+        # A limit alone is meant as one.
+        ({"musicgen-small": 10}, {}, None),
+        ({"musicgen-small": 10}, {"musicgen-small": 40}, 40),
+        ({"musicgen-small": 0.5}, {"musicgen-small": 40}, None),
+    ],
+)
+def test_takes_in_windows_are_as_long_as_row_and_operator_allow(
+    duration: dict[str, float], extended: dict[str, float], limit: float | None, settings: Any
+) -> None:
+    settings.STUDIO = settings.STUDIO.model_copy(
+        update={"max_duration_seconds": duration, "max_extended_seconds": extended}
+    )
+    row = get_model_config("musicgen-small")
+    assert row.extended_limit_seconds == limit
+    assert row.as_dict()["max_extended_seconds"] == limit
+    assert row.longest_take_seconds == (limit or row.duration_limit_seconds)
+    assert bool(row.windows_line) == (limit is not None)
+    row.max_extended_seconds = 0
+    assert row.extended_limit_seconds == (limit if extended else None)
+
+
+def test_what_becomes_of_longer_takes_is_said_in_a_sentence() -> None:
+    thin = THIN_SPACE
+    assert get_model_config("musicgen-small").windows_line == (
+        f"Longer than 30{thin}s: made in overlapping windows, up to 2{thin}min."
+    )
+    assert get_model_config("musicgen-melody").windows_line == ""
+
+
 def test_limits_for_known_models_pass() -> None:
-    check_limits({"musicgen-small": 60, "facebook/musicgen-large": 20})
+    check_limits("MUSICGEN_MAX_DURATION_SECONDS", {"musicgen-small": 60, "facebook/musicgen-large": 20})
 
 
 def test_a_limit_for_an_unknown_model_is_named() -> None:
     with pytest.raises(UnknownLimits) as refused:
-        check_limits({"musicgen-small": 60, "musicgen-smal": 60})
+        check_limits("MUSICGEN_MAX_DURATION_SECONDS", {"musicgen-small": 60, "musicgen-smal": 60})
     assert str(refused.value).startswith(
         "MUSICGEN_MAX_DURATION_SECONDS: There is no model 'musicgen-smal'. Choose one of: "
     )

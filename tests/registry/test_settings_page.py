@@ -31,6 +31,7 @@ def test_it_shows_every_model_with_what_it_can_do(client: Client) -> None:
     for words in (
         "facebook/musicgen-small",
         "up to 30 s",
+        "2 min in windows",
         "10 s",
         "32 kHz mono",
         "computed",

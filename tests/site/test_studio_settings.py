@@ -74,6 +74,16 @@ def test_a_bad_limit_is_explained(text: str, sentence: str, monkeypatch: pytest.
     assert str(refused.value) == f"MUSICGEN_MAX_DURATION_SECONDS: {sentence}"
 
 
+def test_zero_turns_longer_takes_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICGEN_MAX_EXTENDED_SECONDS", "musicgen-small=0,musicgen-large=90")
+    assert load_studio_settings().max_extended_seconds == {"musicgen-small": 0, "musicgen-large": 90}
+    monkeypatch.setenv("MUSICGEN_MAX_EXTENDED_SECONDS", "musicgen-small=-1")
+    with pytest.raises(
+        ImproperlyConfigured, match=r"MUSICGEN_MAX_EXTENDED_SECONDS: .* of seconds 0 or more\."
+    ):
+        load_studio_settings()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "part"),
     [

@@ -41,7 +41,7 @@ class Command(BaseCommand):
                 "*" if facts["is_active"] else " ",
                 facts["id"],
                 "loaded" if facts["is_loaded"] else "installed" if facts["is_installed"] else "-",
-                f"{plain_number(facts['max_duration_seconds'])} s",
+                _longest(facts),
                 f"{kilohertz(facts['sample_rate'])} {channel_word(facts['channels'])}",
                 f"{plain_number(facts['vram_requirement_gb'])} GB",
                 facts["licence"],
@@ -57,3 +57,9 @@ class Command(BaseCommand):
             line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
             self.stdout.write(f"{line}  {row[-1]}".rstrip())
         self.stdout.write("\n* active: new jobs use it unless they name another.")
+
+
+def _longest(facts: dict[str, Any]) -> str:
+    longest = f"{plain_number(facts['max_duration_seconds'])} s"
+    extended = facts["max_extended_seconds"]
+    return longest if extended is None else f"{longest}, in windows {plain_number(extended)} s"

@@ -68,6 +68,19 @@ class Command(BaseCommand):
         parser.add_argument("--top-k", type=int, metavar="N", help="0 to 2048, default 250; 0 turns it off.")
         parser.add_argument("--top-p", type=float, metavar="F", help="0 to 1, default 0; 0 turns it off.")
         parser.add_argument(
+            "--continue",
+            type=int,
+            metavar="TAKE",
+            dest="continue_take",
+            help="Go on from that take: --duration is what is added.",
+        )
+        parser.add_argument(
+            "--continue-from",
+            type=float,
+            metavar="S",
+            help="From which second of that take on; the default is its end.",
+        )
+        parser.add_argument(
             "--adapter",
             action="append",
             default=[],
@@ -105,6 +118,8 @@ class Command(BaseCommand):
                     temperature=options["temperature"],
                     top_k=options["top_k"],
                     top_p=options["top_p"],
+                    continue_take=options["continue_take"],
+                    continue_from_seconds=options["continue_from"],
                     adapters=tuple(wish_of(text) for text in options["adapter"]),
                 ),
             )

@@ -52,7 +52,8 @@ class Command(BaseCommand):
         except MediaAway as problem:
             raise CommandError(problem.in_full) from problem
         try:
-            check_limits(studio.max_duration_seconds)
+            check_limits("MUSICGEN_MAX_DURATION_SECONDS", studio.max_duration_seconds)
+            check_limits("MUSICGEN_MAX_EXTENDED_SECONDS", studio.max_extended_seconds)
         except UnknownLimits as problem:
             raise CommandError(str(problem)) from problem
         import_shipped()
