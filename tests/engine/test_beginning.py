@@ -85,6 +85,20 @@ def test_the_old_goes_over_into_the_new(model: LoadedModel, source: Path, window
     assert not np.array_equal(other[:, 640:], samples[:, 800:])
 
 
+def test_left_and_right_stay_where_they_are(model: LoadedModel, source: Path, tmp_path: Path) -> None:
+    sides = soundfile.read(source, always_2d=True)[0]
+    soundfile.write(tmp_path / "swapped.wav", sides[:, ::-1], model.sample_rate, "FLOAT")
+    codes, swapped = (
+        read_beginning(model, str(path), seconds=1.0, most=None).codes
+        for path in (source, tmp_path / "swapped.wav")
+    )
+    for side in range(model.channels):
+        other = model.channels - 1 - side
+        assert torch.equal(codes[side :: model.channels], swapped[other :: model.channels])
+    # Codebooks follow each other as the decoder reads them: what they say together is nearest to what was heard.
+    assert model.channels == 1 or not torch.equal(codes[0::2], codes[1::2])
+
+
 def test_stopped_it_keeps_the_old_and_what_was_made(mono_model: LoadedModel, tmp_path: Path) -> None:
     made(mono_model, generate(tmp_path / "source.wav", duration_seconds=1.2))
     full = made(mono_model, continued(tmp_path / "source.wav", "full"))[1]

@@ -48,7 +48,14 @@ def codes_of(model: LoadedModel, *, steps: int | None = None, **options: Any) ->
 
 @torch.inference_mode()
 def reference(
-    library: Library, *, channels: int, guidance_scale: float, frames: int, window: int, stride: int
+    library: Library,
+    *,
+    channels: int,
+    guidance_scale: float,
+    frames: int,
+    window: int,
+    stride: int,
+    beginning: torch.Tensor | None = None,
 ) -> Any:
     """Greedy codes [K, T] by the library's own decoder over the whole of each window, without a cache."""
     network: Any = library.network
@@ -61,7 +68,7 @@ def reference(
     rows, books = len(states), network.decoder.config.num_codebooks
     pad = network.decoder.config.pad_token_id
     lags = [book // channels for book in range(books)]
-    made, first = torch.empty(books, 0, dtype=torch.long), 0
+    made, first = torch.empty(books, 0, dtype=torch.long) if beginning is None else beginning, 0
     while made.shape[1] < frames:
         known, length = made.shape[1] - first, min(window, frames - first)
         here = torch.full((books, length), pad)
@@ -82,6 +89,14 @@ def reference(
                     here[book, step - lag] = scores[0, book].argmax()
         made, first = torch.cat([made[:, :first], here], dim=1), first + stride
     return made
+
+
+@pytest.mark.parametrize("window", [WINDOW, 50], ids=["windows", "whole"])
+def test_what_is_there_already_is_gone_on_from(model: LoadedModel, library: Library, window: int) -> None:
+    beginning = torch.randint(32, (model.codebooks, 9), generator=torch.Generator().manual_seed(1))
+    options = {"frames": 40, "window": window, "stride": STRIDE, "beginning": beginning}
+    wanted = reference(library, channels=model.channels, guidance_scale=3.0, **options)
+    assert torch.equal(codes_of(model, sampling=Sampling(greedy=True), **options), wanted)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])

@@ -12,7 +12,7 @@ from django.test import Client
 
 from generation.models import Job
 from generation.services import takes
-from generation.services.refusals import GenerationRefused
+from generation.services.refusals import GenerationRefused, StorageFull
 from generation.services.speed import seconds_per_audio_second
 from generation.services.storage import promised_bytes
 from generation.services.submission import GenerationRequest, submit_job
@@ -34,6 +34,15 @@ def test_a_job_keeps_what_it_goes_on_from(owner: User) -> None:
     # What stands there already is written once more.
     assert promised_bytes(owner) == 7.5 * 16000 * 2
     assert submit(owner, continue_take=take.pk, continue_from_seconds=1.5).continued_from_seconds == 1.5
+
+
+def test_what_is_written_once_more_needs_room(owner: User, settings: Any) -> None:
+    take = make_take(owner, seconds=2.5)
+    room = (take.file_bytes + 6 * 16000 * 2) / 1e9  # for six seconds
+    settings.STUDIO = settings.STUDIO.model_copy(update={"max_person_gb": room})
+    assert submit(owner, duration_seconds=2)
+    with pytest.raises(StorageFull):
+        submit(owner, duration_seconds=2, continue_take=take.pk)
 
 
 def test_the_limit_is_that_of_the_whole(owner: User) -> None:
