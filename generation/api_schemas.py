@@ -60,11 +60,18 @@ class GenerationIn(Schema):
         None,
         description=(
             "Length in seconds: more than 0, at most the model's `max_duration_seconds` (30 for the official"
-            " models, 20 for musicgen-demo, unless overridden; see `GET /api/models`), or its `max_extended_seconds`"
-            " where it has one: such a take is made in overlapping windows. The default is the model's"
+            " models, 20 for musicgen-demo, unless overridden; see `GET /api/models`), or with `extend` its"
+            " `max_extended_seconds`. The default is the model's"
             " `recommended_duration_seconds`. A longer one is refused: `Duration 45s exceeds model limit of 30s`."
         ),
         examples=[10],
+    )
+    extend: StrictBool = Field(
+        False,
+        description=(
+            "Whether the take may be longer than `max_duration_seconds`, up to `max_extended_seconds` where the model has"
+            " one: it is then made in overlapping windows. What goes on from a take always may."
+        ),
     )
     model: str | None = Field(None, description="Model id; the default is the active model.")
     seed: StrictInt | None = Field(

@@ -103,6 +103,7 @@ class GenerationForm(forms.Form):
     top_p = _number_field(parameters.TOP_P)
     variations = NumberField(label="Variations", whole=True, sentence="Variations must be a whole number.")
     adapters = AdaptersField(required=False)
+    extend = forms.BooleanField(required=False)
     continue_take = NumberField(
         label="Take to go on from", whole=True, sentence="Choose the take to go on from in the library."
     )

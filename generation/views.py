@@ -140,7 +140,7 @@ def _initial_values(request: HttpRequest) -> dict[str, Any]:
         for name in ("duration_seconds", "guidance_scale", "temperature", "top_k", "top_p"):
             if name in take.recipe:
                 values[name] = plain_number(float(take.recipe[name]))
-        values |= {"prompt": take.prompt, "seed": str(take.seed)}
+        values |= {"prompt": take.prompt, "seed": str(take.seed), "extend": "window_seconds" in take.recipe}
         values["adapters"], values["missing_adapters"] = chosen_of_take(take)
         if "continued" in take.recipe:
             values |= _continuing(

@@ -182,7 +182,7 @@ class Take(models.Model):
         source = (
             f" --continue {continued['take']} --continue-from {whole_if_equal(continued['from_seconds'])}"
             if continued
-            else ""
+            else " --extend" * ("window_seconds" in recipe)
         )
         return (
             f"generate {_quoted(str(recipe.get('prompt', self.prompt)))} --model {self.model_id}"

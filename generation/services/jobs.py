@@ -93,6 +93,7 @@ def retry_job(job: Job) -> Job | None:
             top_p=job.top_p,
             variations=job.variations,
             adapters=wishes_of(job),
+            extend=job.window_seconds is not None,
             continue_take=job.continued_take,
             continue_from_seconds=job.continued_from_seconds,
         ),

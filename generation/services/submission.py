@@ -71,6 +71,8 @@ class GenerationRequest:
     top_p: float | None = None
     variations: int | None = None
     adapters: tuple[AdapterWish, ...] = ()
+    # Whether it may be longer than the model makes in one piece; what goes on from a take always may.
+    extend: bool = False
     # Of a take that is made again; None is as the model's limits have it.
     windows: Windows | None = None
     # The take that it goes on from, and from where; None is its end.
@@ -126,7 +128,9 @@ def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRe
     begun = source.seconds if isinstance(source, Source) and moment is None else 0.0
     duration: float | Refusal
     if known_model is not None:
-        duration = _check_duration(request.duration_seconds, known_model, begun)
+        may_extend = request.extend or request.windows is not None or begun > 0
+        limit = known_model.longest_take_seconds if may_extend else known_model.duration_limit_seconds
+        duration = _check_duration(request.duration_seconds, known_model, begun, limit)
     else:
         duration = 1.0  # without a model there is no limit to hold it against; the model's refusal is enough
     checked: dict[str, Any] = {
@@ -206,11 +210,10 @@ def _find_model(model_id: str | None) -> ModelConfig | Refusal:
     return model
 
 
-def _check_duration(value: Any, model: ModelConfig, begun: float) -> float | Refusal:
+def _check_duration(value: Any, model: ModelConfig, begun: float, limit: float) -> float | Refusal:
     """What is added to the `begun` seconds that are there: the limit is that of the whole."""
     if value is None:
         value = model.default_duration_seconds
-    limit = model.longest_take_seconds
     facts = {
         "duration_seconds": value,
         "max_duration_seconds": model.duration_limit_seconds,

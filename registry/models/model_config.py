@@ -194,7 +194,7 @@ class ModelConfig(models.Model):
     @property
     def warn_from_seconds(self) -> float:
         """Durations from here on are close to the limit."""
-        return round(self.longest_take_seconds * NEAR_LIMIT, 1)
+        return round(self.duration_limit_seconds * NEAR_LIMIT, 1)
 
     @property
     def checkpoint(self) -> str:
@@ -222,8 +222,8 @@ class ModelConfig(models.Model):
         if self.extended_limit_seconds is None:
             return ""
         return (
-            f"Longer than {spoken_seconds(self.duration_limit_seconds)}: made in overlapping windows,"
-            f" up to {spoken_seconds(self.extended_limit_seconds)}."
+            f"Longer than {spoken_seconds(self.duration_limit_seconds)}, in overlapping windows:"
+            f" up to {spoken_seconds(self.extended_limit_seconds)}"
         )
 
     def as_dict(self) -> dict[str, Any]:

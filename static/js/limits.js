@@ -6,14 +6,15 @@ import { plainNumber } from "./wording.js";
 /** The limits in force now. */
 export function limits() {
   const said = document.getElementById("model-limits")?.dataset ?? {};
+  const piece = Number(said.windowSeconds ?? Infinity);
+  const most = mayExtend() ? Number(said.limitSeconds ?? Infinity) : piece;
   return {
     model: said.model ?? "",
     modelName: said.modelName ?? "",
-    most: Number(said.limitSeconds ?? Infinity),
-    warnFrom: Number(said.warnSeconds ?? Infinity),
+    most,
+    warnFrom: Number(said.warnSeconds ?? Infinity) + (most - piece || 0),
     recommended: Number(said.recommendedSeconds ?? NaN),
     cost: Number(said.cost ?? NaN),
-    window: Number(said.windowSeconds ?? Infinity),
     hint: said.hint,
     windowsLine: said.windowsLine ?? "",
     licence: said.licence ?? "",
@@ -22,7 +23,13 @@ export function limits() {
   };
 }
 
-let followed = { form: null, model: "", most: NaN, window: NaN };
+/** Whether a take may be longer than the model makes in one piece: asked for, or going on from another. */
+function mayExtend() {
+  const form = document.getElementById("studio-form");
+  return Boolean(form?.querySelector("[name='continue_take']") || form?.elements.namedItem("extend")?.checked);
+}
+
+let followed = { form: null, model: "", most: NaN };
 let shortened = null; // What was typed and what became of it, until somebody types again.
 let waitsForBlur = false;
 
@@ -30,11 +37,12 @@ let waitsForBlur = false;
 export function followLimits(form) {
   const now = limits();
   const isNew = followed.form !== form;
-  const changed = followed.model !== now.model || followed.most !== now.most || followed.window !== now.window;
-  followed = { form, model: now.model, most: now.most, window: now.window };
+  const changed = followed.model !== now.model || followed.most !== now.most;
+  followed = { form, model: now.model, most: now.most };
   if (isNew) {
     shortened = null;
     waitsForBlur = false;
+    if (mayExtend()) show(form, now); // the server draws the scale of one piece
   } else if (changed) {
     show(form, now);
     return fitDuration(form, now);
@@ -44,15 +52,16 @@ export function followLimits(form) {
 
 function show(form, now) {
   form.querySelector("#id_duration_seconds_hint").textContent = now.hint ?? "No model is active.";
-  const windows = form.querySelector("#id_duration_seconds_windows");
-  windows.textContent = now.windowsLine;
-  windows.hidden = !now.windowsLine;
+  const extend = form.querySelector("[data-extend-line]");
+  if (extend) {
+    extend.querySelector("span").textContent = now.windowsLine;
+    extend.hidden = !now.windowsLine;
+  }
   if (Number.isFinite(now.most)) {
     form.querySelector("[data-slider-for='id_duration_seconds']").max = String(now.most);
     const at = (seconds) => `${Math.round((100 * seconds) / now.most)}%`;
     form.querySelector("[data-slider-scale] .scale-warn")?.setAttribute("x", at(now.warnFrom));
     form.querySelector("[data-slider-scale] .scale-tick")?.setAttribute("x", at(now.recommended));
-    form.querySelector("[data-slider-scale] .scale-window")?.setAttribute("x", at(now.window));
   }
   const line = form.querySelector("[data-licence-line]");
   line.hidden = !now.licence;

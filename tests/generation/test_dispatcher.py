@@ -482,7 +482,7 @@ def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User, settings
     settings.STUDIO = limits.model_copy(
         update={"max_duration_seconds": {demo: 1}, "max_extended_seconds": {demo: 2}}
     )
-    job = until_ended(submit(owner, variations=2, duration_seconds=1.2))
+    job = until_ended(submit(owner, variations=2, duration_seconds=1.2, extend=True))
     settings.STUDIO = limits
     assert (job.frames_total, job.frames_done) == (120, 120)
     take = job.takes.get(variation=1)
@@ -498,6 +498,7 @@ def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User, settings
         },
     )
     assert Take.objects.count() == 2, "what was made for it is gone"
+    assert take.recipe_line.endswith(" --extend")
     # One that goes on from it begins with it, and is made again while that is there.
     longer = until_ended(submit(owner, continue_take=take.pk)).takes.get()
     assert longer.recipe["continued"] == {"take": take.pk, "sha256": take.sha256, "from_seconds": 1.2}

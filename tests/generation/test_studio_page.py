@@ -29,7 +29,7 @@ def test_the_form_starts_with_the_models_recommendation(client: Client) -> None:
     text = text_of(client.get("/"))
     assert "MusicGen Demo · up to 20 s · 16 kHz mono · about 1 GB" in text
     assert 'data-limit-seconds="120"' in text
-    assert 'data-warn-seconds="96.0"' in text
+    assert 'data-warn-seconds="16.0"' in text
     values = {
         name: client.get("/").context["form"][name].value()
         for name in ("duration_seconds", "seed", "variations")
@@ -42,12 +42,12 @@ def test_limits_follow_the_active_model_and_the_operator(client: Client, setting
     activate_model("musicgen-small")
     text = text_of(client.get("/"))
     assert "MusicGen Small · up to 30 s · 32 kHz mono · about 4 GB" in text
-    assert "Longer than 30 s: made in overlapping windows, up to 2 min." in text
+    assert "Longer than 30 s, in overlapping windows: up to 2 min" in text
     assert "CC-BY-NC 4.0" in text
     settings.STUDIO = settings.STUDIO.model_copy(update={"max_duration_seconds": {"musicgen-small": 5}})
     text = text_of(client.get("/"))
     assert "up to 5 s" in text
-    assert "made in overlapping windows" not in text
+    assert "in overlapping windows" not in text
     assert client.get("/").context["form"]["duration_seconds"].value() == "5"
 
 

@@ -87,21 +87,21 @@ REFUSALS = [
         "The prompt holds a character that is not text. Type it again without pasted control characters.",
         {"prompt": "slow\0piano"},
     ),
-    number("duration_seconds", 120.5, "Duration 120.5s exceeds model limit of 120s", "DURATION_TOO_LONG"),
+    number("duration_seconds", 20.5, "Duration 20.5s exceeds model limit of 20s", "DURATION_TOO_LONG"),
     number(
-        "duration_seconds", 1e300, f"Duration {int(1e300)}s exceeds model limit of 120s", "DURATION_TOO_LONG"
+        "duration_seconds", 1e300, f"Duration {int(1e300)}s exceeds model limit of 20s", "DURATION_TOO_LONG"
     ),
     number(
         "duration_seconds",
         int(HUGE),
-        "The duration must be a number of seconds, at most 120.",
+        "The duration must be a number of seconds, at most 20.",
         "DURATION_INVALID",
     ),
     *(
         number(
             "duration_seconds",
             value,
-            "The duration must be a number of seconds, at most 120.",
+            "The duration must be a number of seconds, at most 20.",
             "DURATION_INVALID",
         )
         for value in NOT_FINITE
@@ -150,7 +150,6 @@ SCRIPT_REFUSALS = [
         "Duration 45s exceeds model limit of 30s",
         {"duration_seconds": 45, "model_id": "musicgen-small"},
         command=["--duration=45", "--model=musicgen-small"],
-        limits={"max_extended_seconds": {"musicgen-small": 0}},
     ),
     Refused(
         "unknown model",
@@ -317,7 +316,7 @@ def test_the_api_gives_the_figures_of_a_refusal(
     settings.STUDIO = settings.STUDIO.model_copy(
         update={"max_extended_seconds": {"musicgen-small": extended}}
     )
-    values = {"prompt": "slow piano", "model": "musicgen-small", "duration_seconds": 45}
+    values = {"prompt": "slow piano", "model": "musicgen-small", "duration_seconds": 45, "extend": True}
     answer = client.post("/api/generations", values, content_type="application/json")
     sentence = f"Duration 45s exceeds model limit of {limit}s"
     assert answer.json() == {
@@ -419,7 +418,10 @@ def test_what_is_longer_than_a_window_is_made_in_windows(
     seconds: float, windows: tuple[float | None, float | None], owner: User
 ) -> None:
     wanted = GenerationRequest(prompt="piano", model_id="musicgen-small", duration_seconds=seconds)
-    job = submit_job(owner=owner, request=wanted)
+    if windows[0] is not None:
+        with pytest.raises(GenerationRefused, match="exceeds model limit of 30s"):
+            submit_job(owner=owner, request=wanted)
+    job = submit_job(owner=owner, request=dataclasses.replace(wanted, extend=True))
     job.refresh_from_db()
     assert (job.window_seconds, job.stride_seconds) == windows
 

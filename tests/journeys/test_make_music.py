@@ -151,16 +151,26 @@ def test_cancel_keeps_the_partial_take(open_page: Page) -> None:
 def test_too_long_is_refused_and_loses_nothing(open_page: Page) -> None:
     page = open_page
     before = page.locator(".job").count()
-    ask(page, "a very long drone", seconds=125, seed=5)
+    ask(page, "a very long drone", seconds=45, seed=5)
     error = page.locator("#id_duration_seconds_error")
-    expect(error).to_have_text("Duration 125s exceeds model limit of 120s")
+    expect(error).to_have_text("Duration 45s exceeds model limit of 20s")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a very long drone")
-    expect(page.get_by_label("Duration", exact=True)).to_have_value("125")
+    expect(page.get_by_label("Duration", exact=True)).to_have_value("45")
     expect(page.get_by_label("Seed", exact=True)).to_have_value("5")
     assert page.locator(".job").count() == before
-    # Near the limit it only warns.
-    page.get_by_label("Duration", exact=True).fill("119")
+    # Unless it is asked for.
+    longer, slider = page.get_by_label("Longer than 20"), page.get_by_label("Duration, slider")
+    expect(slider).to_have_attribute("max", "20")
+    longer.check()
+    expect(slider).to_have_attribute("max", "120")
+    expect(page.get_by_label("Duration", exact=True)).to_have_value("45")
+    page.get_by_label("Duration", exact=True).fill("116")
     expect(page.get_by_text("Close to the limit of 120")).to_be_visible()
+    longer.uncheck()
+    expect(page.locator("[data-duration-note]")).to_contain_text("Shortened to 20")
+    # Near the limit it only warns.
+    page.get_by_label("Duration", exact=True).fill("19")
+    expect(page.get_by_text("Close to the limit of 20")).to_be_visible()
     assert complaints(page) == []
 
 
@@ -241,9 +251,9 @@ def test_it_works_with_scripts_off(browser: Browser, music_studio: RunningStudio
     page = context.new_page()
     page.goto(music_studio.url)
     page.get_by_label("Prompt", exact=True).fill("made without scripts")
-    page.get_by_label("Duration", exact=True).fill("125")
+    page.get_by_label("Duration", exact=True).fill("45")
     page.get_by_role("button", name="Generate").click()
-    expect(page.get_by_text("Duration 125s exceeds model limit of 120s")).to_be_visible()
+    expect(page.get_by_text("Duration 45s exceeds model limit of 20s")).to_be_visible()
     page.get_by_label("Duration", exact=True).fill("1")
     page.get_by_role("button", name="Generate").click()
     deadline = time.monotonic() + PATIENCE_MS / 1000

@@ -293,12 +293,10 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
     slider = page.get_by_label("Duration, slider")
     hint = page.locator("#id_duration_seconds_hint")
     note = page.locator("[data-duration-note]")
-    windows = page.locator("#id_duration_seconds_windows")
+    longer = page.locator("[data-extend-line]")
     expect(hint).to_contain_text("Local · up to 30")
-    expect(windows).to_have_text(
-        "Longer than 30\u202fs: made in overlapping windows, up to 1\u202fmin 30\u202fs."
-    )
-    expect(slider).to_have_attribute("max", "90")
+    expect(longer).to_have_text("Longer than 30\u202fs, in overlapping windows: up to 1\u202fmin 30\u202fs")
+    expect(slider).to_have_attribute("max", "30")
     page.get_by_label("Prompt", exact=True).fill("kept through a switch")
     page.get_by_label("Seed", exact=True).fill("77")
     duration.fill("27")
@@ -307,7 +305,7 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
 
     switch_to(studio, DEMO)
     expect(hint).to_contain_text("MusicGen Demo · up to 20")
-    expect(windows).to_be_hidden()
+    expect(longer).to_be_hidden()
     expect(duration).to_have_value("20")
     expect(note).to_have_text("Shortened to 20\u202fs, the limit of MusicGen Demo.")
     expect(page.get_by_text("Close to the limit")).to_be_hidden()

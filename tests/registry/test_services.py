@@ -281,7 +281,7 @@ def test_takes_in_windows_are_as_long_as_row_and_operator_allow(
 def test_what_becomes_of_longer_takes_is_said_in_a_sentence() -> None:
     thin = THIN_SPACE
     assert get_model_config("musicgen-small").windows_line == (
-        f"Longer than 30{thin}s: made in overlapping windows, up to 2{thin}min."
+        f"Longer than 30{thin}s, in overlapping windows: up to 2{thin}min"
     )
     assert get_model_config("musicgen-melody").windows_line == ""
 

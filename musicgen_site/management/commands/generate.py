@@ -59,6 +59,11 @@ class Command(BaseCommand):
             help="Make that take once more from its recipe, and say whether it is identical or where it departs.",
         )
         parser.add_argument("--duration", type=float, metavar="S", help="Length in seconds.")
+        parser.add_argument(
+            "--extend",
+            action="store_true",
+            help="Let the take be longer than the model makes in one piece: it is made in overlapping windows.",
+        )
         parser.add_argument("--model", metavar="ID", help="Model id; the default is the active model.")
         parser.add_argument(
             "--seed", type=int, metavar="N", help="0 to 4294967295; the default is a new one."
@@ -118,6 +123,7 @@ class Command(BaseCommand):
                     temperature=options["temperature"],
                     top_k=options["top_k"],
                     top_p=options["top_p"],
+                    extend=options["extend"],
                     continue_take=options["continue_take"],
                     continue_from_seconds=options["continue_from"],
                     adapters=tuple(wish_of(text) for text in options["adapter"]),
