@@ -94,7 +94,7 @@ def reference(
 @pytest.mark.parametrize("window", [WINDOW, 50], ids=["windows", "whole"])
 def test_what_is_there_already_is_gone_on_from(model: LoadedModel, library: Library, window: int) -> None:
     beginning = torch.randint(32, (model.codebooks, 9), generator=torch.Generator().manual_seed(1))
-    options = {"frames": 40, "window": window, "stride": STRIDE, "beginning": beginning}
+    options: dict[str, Any] = {"frames": 40, "window": window, "stride": STRIDE, "beginning": beginning}
     wanted = reference(library, channels=model.channels, guidance_scale=3.0, **options)
     assert torch.equal(codes_of(model, sampling=Sampling(greedy=True), **options), wanted)
 
@@ -125,7 +125,7 @@ def test_the_shipped_model_equals_the_plain_loop() -> None:
         AutoProcessor.from_pretrained(DEMO),
     )
     demo = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
-    options = {"frames": 36, "window": 24, "stride": 14}
+    options: dict[str, Any] = {"frames": 36, "window": 24, "stride": 14}
     wanted = reference(library, channels=1, guidance_scale=3.0, **options)
     assert torch.equal(codes_of(demo, sampling=Sampling(greedy=True), **options), wanted)
 

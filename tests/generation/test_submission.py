@@ -152,6 +152,14 @@ SCRIPT_REFUSALS = [
         command=["--duration=45", "--model=musicgen-small"],
     ),
     Refused(
+        "unknown take",
+        "continue_take",
+        "TAKE_NOT_FOUND",
+        "There is no such take to go on from.",
+        {"continue_take": 1_000_000},
+        command=["--continue=1000000", "--continue-from=2"],
+    ),
+    Refused(
         "unknown model",
         "model",
         "MODEL_NOT_FOUND",

@@ -28,7 +28,7 @@ def test_an_empty_studio(page: Page, music_studio: RunningStudio) -> None:
 
 def test_refused_and_filled(page: Page, music_studio: RunningStudio) -> None:
     page.goto(music_studio.url)
-    ask(page, "a refused drone", seconds=45)
+    ask(page, "a refused drone", seconds=125)
     expect(page.locator("#id_duration_seconds_error")).to_be_visible()
     page.get_by_text("Fine control").click()
     assert_accessible(page)
@@ -50,6 +50,10 @@ def test_busy_then_full(page: Page, music_studio: RunningStudio) -> None:
     assert_accessible(page)
     page.goto(f"{music_studio.url}library/")
     assert_accessible(page)
+    page.locator(".take").filter(has_text=prompt).get_by_role("link", name="Continue").click()
+    expect(page.get_by_text(f"Goes on from “{prompt}” at")).to_be_visible()
+    assert_accessible(page)
+    page.goto(f"{music_studio.url}library/")
     page.locator(".take").filter(has_text=prompt).get_by_role("button", name="Delete").click()
     page.get_by_role("link", name="Recently deleted").click()
     restore = page.get_by_role("button", name=f"Restore {prompt}")
