@@ -102,8 +102,8 @@ def test_twice_the_same_command_makes_the_same_bytes(environment: dict[str, str]
 def test_options_and_format_reach_the_file(served: RunningStudio, tmp_path: Path) -> None:
     path = tmp_path / "a.MP3"
     ended = generate(
-        "drums", "--duration=1.5", "--extend", "--seed=1", "--guidance-scale=1", "--temperature=0.9", "--top-k=20", "--top-p=0.3",
-        "--model=musicgen-studio/musicgen-demo", f"--out={path}",
+        "drums", "--duration=1.5", "--extend", "--seed=1", "--guidance-scale=1", "--temperature=0.9", "--top-k=20",
+        "--top-p=0.3", "--model=musicgen-studio/musicgen-demo", f"--out={path}",
         environment={**served.environment, "MUSICGEN_MAX_DURATION_SECONDS": "musicgen-demo=1",
                      "MUSICGEN_MAX_EXTENDED_SECONDS": "musicgen-demo=2"},
     )  # fmt: skip

@@ -28,7 +28,7 @@ def test_an_empty_studio(page: Page, music_studio: RunningStudio) -> None:
 
 def test_refused_and_filled(page: Page, music_studio: RunningStudio) -> None:
     page.goto(music_studio.url)
-    ask(page, "a refused drone", seconds=125)
+    ask(page, "a refused drone", seconds=45)
     expect(page.locator("#id_duration_seconds_error")).to_be_visible()
     page.get_by_text("Fine control").click()
     assert_accessible(page)
