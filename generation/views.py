@@ -106,17 +106,29 @@ def _form_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
     missing = form.initial.get("missing_adapters", ())
     choices = adapter_choices(chosen, errors=list(map(str, form["adapters"].errors)), missing=missing)
     last = Job.objects.for_user(request.user).order_by("-id").first()
-    continued = form["continue_take"].value()
+    named = form["continue_take"].value()
+    continued = _take_of_user(request, str(named)) if named else None
+    limits = limits_context()
     return {
         "form": form,
-        "continued": _take_of_user(request, str(continued)) if continued else None,
-        **limits_context(),
+        "continued": continued,
+        "scale": _scale(limits["model"], may_extend=bool(form["extend"].value() or continued)),
+        **limits,
         **choices_context(request.user, choices),
         "examples": cards.EXAMPLES,
         "last_seed": last.seed if last else None,
         "max_variations": settings.STUDIO.max_variations,
         "max_prompt_characters": settings.STUDIO.max_prompt_characters,
     }
+
+
+def _scale(model: dict[str, Any] | None, *, may_extend: bool) -> dict[str, float]:
+    """Where the slider of the duration ends, and from where on it warns."""
+    if model is None:
+        return {"most": 30, "warn": 30}
+    piece = model["max_duration_seconds"]
+    most = model["longest_seconds"] if may_extend else piece
+    return {"most": most, "warn": model["warn_from_seconds"] + most - piece}
 
 
 def _initial_values(request: HttpRequest) -> dict[str, Any]:

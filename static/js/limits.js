@@ -42,7 +42,7 @@ export function followLimits(form) {
   if (isNew) {
     shortened = null;
     waitsForBlur = false;
-    if (mayExtend()) show(form, now); // the server draws the scale of one piece
+    if (mayExtend()) show(form, now); // a browser that brings back a ticked box knows nothing of the scale
   } else if (changed) {
     show(form, now);
     return fitDuration(form, now);

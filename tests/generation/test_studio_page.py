@@ -38,6 +38,17 @@ def test_the_form_starts_with_the_models_recommendation(client: Client) -> None:
     assert "Nothing made yet." in text
 
 
+def test_a_refused_form_keeps_the_box_of_longer_takes_and_its_scale(client: Client) -> None:
+    asked = {"prompt": "piano", "duration_seconds": "125", "extend": "on"}
+    text = text_of(client.post("/", asked, headers={"HX-Request": "true"}))
+    assert "Duration 125s exceeds model limit of 120s" in text
+    assert 'id="id_extend" checked' in text
+    assert 'min="1" max="120"' in text
+    text = text_of(client.post("/", asked | {"extend": ""}, headers={"HX-Request": "true"}))
+    assert "Duration 125s exceeds model limit of 20s" in text
+    assert 'min="1" max="20"' in text
+
+
 def test_limits_follow_the_active_model_and_the_operator(client: Client, settings: Any) -> None:
     activate_model("musicgen-small")
     text = text_of(client.get("/"))
