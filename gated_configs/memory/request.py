@@ -14,9 +14,9 @@ _MOST: Final = 10**12
 MAX_DURATION_SECONDS: Final = 86_400.0
 #: CUDA's context, cuBLAS workspaces and kernels: 0.4 to 0.8 GB on cards of the last ten years.
 CUDA_OVERHEAD_BYTES: Final = 600_000_000
-#: The runner's process with its libraries and threads, resident, before any weight is read: with torch 2.13 on Linux 330
-#: to 420 MB on the same machine, as much of the libraries as the kernel happens to map.
-CPU_OVERHEAD_BYTES: Final = 385_000_000
+#: The runner's process with its libraries and threads, resident, before any weight is read: with torch 2.13 on Linux 290
+#: to 380 MB on the same machine, as much of the libraries as the kernel happens to map.
+CPU_OVERHEAD_BYTES: Final = 335_000_000
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from generation.engine.checkpoint import LoadedModel
 FEWEST_ROWS = 4
 #: Most rows of one step.
 MOST_ROWS = 32
+#: Attention goes over so many keys at least, and over a multiple of them: kernels are made for each shape and kept.
+KEYS_TOGETHER = 64
 
 
 def padded(rows: int) -> int:
@@ -40,8 +42,8 @@ class TakeMemory:
         heads, size = step.heads, step.head_size
         self.own = [
             (
-                torch.empty(self.rows, heads, size, capacity, device=states.device, dtype=states.dtype),
-                torch.empty(self.rows, heads, capacity, size, device=states.device, dtype=states.dtype),
+                torch.zeros(self.rows, heads, size, capacity, device=states.device, dtype=states.dtype),
+                torch.zeros(self.rows, heads, capacity, size, device=states.device, dtype=states.dtype),
             )
             for _ in step.layers
         ]
@@ -141,8 +143,9 @@ class DecoderStep:
             rows, until = slice(first, first + memory.rows), memory.position + 1
             keys, values = memory.own[index]
             keys[..., until - 1], values[:, :, until - 1] = key[rows, :, 0], value[rows, :, 0]
-            # No mask: one query sees all earlier positions.
-            heard[rows] = _heard(query[rows], keys[..., :until], values[:, :, :until])
+            # One query sees all earlier positions.
+            span = -(-until // KEYS_TOGETHER) * KEYS_TOGETHER
+            heard[rows] = _heard(query[rows], keys[..., :span], values[:, :, :span], until)
             first += memory.rows
         result: Tensor = hidden + attention.out_proj(heard.view_as(hidden))
         return result
@@ -194,13 +197,17 @@ class DecoderStep:
 _AGREEMENT: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
-def _heard(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _heard(query: Tensor, keys: Tensor, values: Tensor, until: int | None = None) -> Tensor:
     """Attention of queries [..., L, size], scaled already, to keys [..., size, S] and values [..., S, size].
+
+    Keys from `until` on do not count.
 
     As two products: torch's own attention is made for many queries, and takes a CPU up to six times as long for one.
     """
-    weights = (query @ keys).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return weights @ values
+    scores = query @ keys
+    if until is not None:
+        scores[..., until:] = -torch.inf
+    return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype) @ values
 
 
 def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:

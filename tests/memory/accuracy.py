@@ -38,10 +38,10 @@ shapes with random weights, and reads the most memory that the kernel saw it hol
 makes such a take itself with a smaller checkpoint in both dtypes. No GPU was at hand: figures of cards are not measured.
 
 Four things decide a CPU's peak, beside weights and cache. The weights are a mapped file: the codec's encoder and the
-table of text embeddings are never read and take nothing. A float32 file that is converted to bfloat16 is read whole, so
-that loading needs both at once: on a CPU bfloat16 peaks above float32, and holds half of it afterwards, when the file
-has been let go. The codec's last stage decodes a whole take at once. And the process with its libraries takes 330 to
-420 MB, as much of them as the kernel happens to map: 385 MB are counted.
+table of text embeddings are never read and take nothing. A peak counts from when the model is
+loaded: while a float32 file is converted to bfloat16 its pages are resident as well, and the kernel takes them back where it
+needs them. The codec's last stage decodes a whole take at once. And the process with its libraries takes 290 to 380 MB, as much
+of them as the kernel happens to map: 335 MB are counted.
 """
 
 
