@@ -69,7 +69,16 @@ def pytest_configure() -> None:
 
 
 #: The browser modules that take longest, longest first.
-LONG_JOURNEYS = ("test_make_music.py", "test_switch.py", "test_adapters.py", "test_accessibility.py")
+LONG_JOURNEYS = (
+    "test_switch.py",
+    "test_accessibility.py",
+    "test_make_music.py",
+    "test_adapters.py",
+    "test_inside.py",
+    "test_memory.py",
+    "test_library.py",
+    "test_browser_security.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
