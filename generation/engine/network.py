@@ -42,8 +42,8 @@ class TakeMemory:
         heads, size = step.heads, step.head_size
         self.own = [
             (
-                torch.zeros(self.rows, heads, size, capacity, device=states.device, dtype=states.dtype),
-                torch.zeros(self.rows, heads, capacity, size, device=states.device, dtype=states.dtype),
+                torch.empty(self.rows, heads, size, capacity, device=states.device, dtype=states.dtype),
+                torch.empty(self.rows, heads, capacity, size, device=states.device, dtype=states.dtype),
             )
             for _ in step.layers
         ]
@@ -97,6 +97,7 @@ class DecoderStep:
             )  # [R, heads, L, head size]
             keys, values = memory.own[index]
             keys[..., :length], values[:, :, :length] = key.transpose(2, 3), value
+            _clear(keys, values, length)
             heard = scaled_dot_product_attention(query, key, value, is_causal=True, scale=attention.scaling)
             hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
             attention = layer.encoder_attn
@@ -143,9 +144,10 @@ class DecoderStep:
             rows, until = slice(first, first + memory.rows), memory.position + 1
             keys, values = memory.own[index]
             keys[..., until - 1], values[:, :, until - 1] = key[rows, :, 0], value[rows, :, 0]
+            if until % KEYS_TOGETHER == 1:
+                _clear(keys, values, until)
             # One query sees all earlier positions.
-            span = -(-until // KEYS_TOGETHER) * KEYS_TOGETHER
-            heard[rows] = _heard(query[rows], keys[..., :span], values[:, :, :span], until)
+            heard[rows] = _heard(query[rows], keys[..., : _span(until)], values[:, :, : _span(until)], until)
             first += memory.rows
         result: Tensor = hidden + attention.out_proj(heard.view_as(hidden))
         return result
@@ -195,6 +197,16 @@ class DecoderStep:
 
 #: Of the networks that were tried.
 _AGREEMENT: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+def _span(until: int) -> int:
+    """Keys that attention goes over so that it sees those before `until`."""
+    return -(-until // KEYS_TOGETHER) * KEYS_TOGETHER
+
+
+def _clear(keys: Tensor, values: Tensor, until: int) -> None:
+    """Make numbers of what lies in the span after `until`: memory that was never written may hold anything."""
+    keys[..., until : _span(until)], values[:, :, until : _span(until)] = 0, 0
 
 
 def _heard(query: Tensor, keys: Tensor, values: Tensor, until: int | None = None) -> Tensor:

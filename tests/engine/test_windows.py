@@ -130,6 +130,19 @@ def test_the_shipped_model_equals_the_plain_loop() -> None:
     assert torch.equal(codes_of(demo, sampling=Sampling(greedy=True), **options), wanted)
 
 
+@torch.inference_mode()
+def test_what_memory_held_before_is_never_heard(mono_model: LoadedModel) -> None:
+    batch = Batch(mono_model)
+    take = batch.join(request_of(mono_model))
+    for layer in take.memory.own:
+        for held in layer:
+            held.fill_(torch.nan)
+    while batch.takes:
+        batch.step()
+    assert take.error is None
+    assert torch.equal(take.codes(), codes_of(mono_model))
+
+
 def test_the_beginning_of_a_window_is_read_in_one_pass(mono_model: LoadedModel) -> None:
     rows: list[int] = []
     layer = mono_model.network.decoder.model.decoder.layers[0]
