@@ -6,10 +6,12 @@ By itself daphne 4.2.3 queues a whole body in memory, and Twisted parses a poste
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any, BinaryIO, ClassVar, Final
 from weakref import WeakSet
 
@@ -60,12 +62,17 @@ class BodyOnDisk(WebRequest):
     def handleContentChunk(self, content: bytes) -> None:  # noqa: N802 - a name of Twisted
         """Some of the body. One piece over the bound is kept, so that whoever counts sees that it is over."""
         if self.received_bytes <= self.limit and not self.problem and self.limit:
-            try:
+            with self._noting_a_full_disk():
                 super().handleContentChunk(content)
-            except OSError as error:
-                logger.warning("an upload cannot be kept: %s", error)
-                self.problem = error.strerror or str(error)
         self.received_bytes += len(content)
+
+    @contextlib.contextmanager
+    def _noting_a_full_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            logger.warning("an upload cannot be kept: %s", error)
+            self.problem = error.strerror or str(error)
 
     def _require_room(self, length: int) -> None:
         """Together with what others are sending right now: each by itself would fit."""
@@ -84,8 +91,13 @@ class BodyOnDisk(WebRequest):
         """All is in. Twisted and daphne find an empty body, so that neither reads it into memory."""
         # What the channel goes back to for the next request.
         self.channel._savedTimeOut = HEAD_SECONDS
-        self.content.seek(0)
+        # Going back writes the last bytes, which a full disk does not take either; nor does it let go of them quietly.
+        with self._noting_a_full_disk():
+            self.content.seek(0)
         self.body, self.content = self.content, io.BytesIO()
+        if self.problem:
+            with contextlib.suppress(OSError):
+                self.body.close()
         super().requestReceived(command, path, version)
 
     def process(self) -> Any:

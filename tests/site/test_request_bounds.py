@@ -138,9 +138,10 @@ def test_an_upload_that_breaks_off_leaves_nothing(studio: RunningStudio) -> None
     assert post(studio, "/api/generations", b"{}")[0] == 400
 
 
-def test_an_upload_that_the_disk_does_not_take_is_refused(studio: RunningStudio) -> None:
+@pytest.mark.parametrize("count", [30 * MB, 10 * MB + 1000], ids=["long before its end", "at its last bytes"])
+def test_an_upload_that_the_disk_does_not_take_is_refused(count: int, studio: RunningStudio) -> None:
     """A limit on the size of files stands for a full disk: writing fails in the same way."""
-    pieces, headers = multipart(30 * MB)
+    pieces, headers = multipart(count)
     unlimited = resource.prlimit(studio.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(studio.process.pid, resource.RLIMIT_FSIZE, (10 * MB, unlimited[1]))
     try:

@@ -196,6 +196,8 @@ def test_the_next_model_takes_the_process_that_is_ready(engine: Engine, dwarfs: 
         ready = on_loop(engine, prepare(pool))
         assert ready is not None
         until_stage(switch_to(following), SwitchStage.READY)
+        # The row is ready a moment before the engine counts the runner as one of its own.
+        wait_until(lambda: engine.pid_of(following.pk) is not None, seconds=10, what="the new runner")
         assert engine.pid_of(following.pk) == ready
     finally:
         pool._keeps_spare = False
