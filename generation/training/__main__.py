@@ -38,9 +38,16 @@ def main() -> None:
     adapter = stages.add_parser("adapter", help="train a LoRA adapter for the checkpoint on one style")
     adapter.add_argument("--style", required=True, help="one of the composer's styles")
     adapter.add_argument("--steps", type=int, default=300)
+    export = stages.add_parser("export", help="write the checkpoint in the official layout")
+    export.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="one at which it plays best; it becomes the checkpoint's 1",
+    )
     for stage in (
         adapter,
-        stages.add_parser("export", help="write the checkpoint in the official layout"),
+        export,
         stages.add_parser("takes", help="render six prompts as WAV and spectrogram into RUN/takes"),
         evaluate,
     ):
@@ -78,13 +85,15 @@ def _use_checkpoint(
     from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
     from .adapter_training import train_adapter
-    from .checkpoint import export
+    from .checkpoint import export, play_as_at
     from .evaluation import evaluate, takes
     from .language_model_training import assembled
     from .pictures import write_spectrogram, write_wav
 
     if stage == "export":
-        export(*assembled(run), checkpoint)
+        model, tokenizer = assembled(run)
+        play_as_at(model, options.temperature)
+        export(model, tokenizer, checkpoint)
         return
     if stage == "adapter":
         train_adapter(run, checkpoint, options.style, options.steps, device)

@@ -51,13 +51,13 @@ def adapter_step_loss(
     rng: random.Random,
 ) -> Tensor:
     """Mean cross-entropy in nats of one batch of the style, under its own captions and those of other pieces."""
-    codes, captions = styled.batch(rng, ROWS, FRAMES)
-    _, others = every_style.batch(rng, ROWS, FRAMES)
-    chosen = [
-        other if rng.random() < STRANGE_CAPTIONS else own for own, other in zip(captions, others, strict=True)
+    own, others = styled.batch(rng, ROWS, FRAMES), every_style.batch(rng, ROWS, FRAMES)
+    captions = [
+        strange if rng.random() < STRANGE_CAPTIONS else caption
+        for caption, strange in zip(own.captions, others.captions, strict=True)
     ]
-    keep = [float(rng.random() >= CAPTION_DROPOUT) for _ in chosen]
-    return captioned_loss(model, tokenizer, codes, chosen, keep).mean()
+    keep = [rng.random() >= CAPTION_DROPOUT for _ in captions]
+    return captioned_loss(model, tokenizer, own._replace(captions=captions), keep).mean()
 
 
 def train_adapter(run: Path, checkpoint: Path, style: str, steps: int, device: str = "cpu") -> None:

@@ -112,6 +112,17 @@ def lowercase_charsmap() -> bytes:
     return struct.pack(f"<I{len(units)}I", 4 * len(units), *units) + bytes(replacements)
 
 
+@torch.no_grad()
+def play_as_at(model: MusicgenForConditionalGeneration, temperature: float) -> None:
+    """Scale the heads so that sampling at 1 becomes what sampling at `temperature` was.
+
+    The same to the last digit with guidance, which adds logits up. The studio's default is 1 for every model, as it
+    should be for the large ones; one as small as this is surer of the likely codes than of the unlikely ones.
+    """
+    for head in model.decoder.lm_heads:
+        head.weight /= temperature
+
+
 def export(model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, folder: Path) -> None:
     """Write the checkpoint to `folder`, stored in float16: a complete new folder takes the old one's place, its README kept."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")

@@ -11,6 +11,8 @@ from itertools import pairwise
 
 FRAMES_PER_SECOND = 50
 STEPS_PER_BAR = 16
+#: Frames of a sixteenth, one for each of the eight tempos.
+SIXTEENTHS = range(5, 13)
 TONICS = {"C": 0, "D": 2, "E flat": 3, "F": 5, "G": 7, "A": 9, "B flat": 10}
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 # Scale degrees (0 = tonic) of the chord in each bar.

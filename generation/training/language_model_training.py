@@ -1,6 +1,6 @@
 """Trains MusicGen's decoder and its text encoder on captioned codec tokens: delay pattern, caption dropout, bfloat16.
 
-`training_step_loss` serves adapters as well. Knows nothing of audio: it sees tokens only."""
+`captioned_loss` serves adapters as well. Knows nothing of audio: it sees tokens only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 import random
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from generation.engine.delay import DelayPattern
 
 from .checkpoint import model_config, new_model
 from .codec_training import SECONDS_BETWEEN_SAVES, load_codec, storable_scale
-from .tokens import TokenPool
+from .hints import WEIGHT as HINTS_WEIGHT
+from .hints import Hints
+from .tokens import Batch, TokenPool
 
 CAPTION_DROPOUT = 0.15
 #: Frames of one training row. The shortest are openings: what goes on is told by what was heard before, so it is the
@@ -35,28 +38,47 @@ def delayed(codes: Tensor, pad_token: int, channels: int = 1) -> Tensor:
     return torch.stack([pattern.apply(row, pad_token) for row in codes])
 
 
-def training_step_loss(
+class Reading(NamedTuple):
+    """What the model makes of codes and their captions: hidden states [B, L - 1, H] from the first layer's input to the
+    last one's output, the text as the decoder reads it [B, S, H], and the ids that were read [B, K, L]."""
+
+    layers: tuple[Tensor, ...]
+    described: Tensor
+    ids: Tensor
+
+
+def read(
     model: MusicgenForConditionalGeneration, codes: Tensor, text: Tensor, text_mask: Tensor, keep: Tensor
-) -> Tensor:
-    """Cross-entropy in nats, [K], of codes [B, K, T] given captions [B, S].
+) -> Reading:
+    """Read codes [B, K, T] given captions [B, S].
 
     Rows with `keep` [B] 0 hear no caption, as in the unguided half of classifier-free guidance.
     """
-    decoder, pad_token = model.config.decoder, model.config.decoder.pad_token_id
+    config = model.config.decoder
     described = model.text_encoder(input_ids=text, attention_mask=text_mask).last_hidden_state  # [B, S, D]
     described = model.enc_to_dec_proj(described) * (text_mask * keep[:, None])[..., None]
-    ids = delayed(codes, pad_token, decoder.audio_channels)  # [B, K, L]
-    logits = model.decoder(
+    ids = delayed(codes, config.pad_token_id, config.audio_channels)
+    layers = model.decoder.model.decoder(
         input_ids=ids[..., :-1].flatten(0, 1),
         encoder_hidden_states=described,
         encoder_attention_mask=text_mask,
         use_cache=False,
-    ).logits  # [B * K, L - 1, V]
-    logits = logits.unflatten(0, ids.shape[:2]).float()
+        output_hidden_states=True,
+    ).hidden_states
+    return Reading(layers, described, ids)
+
+
+def book_losses(model: MusicgenForConditionalGeneration, reading: Reading) -> Tensor:
+    """Cross-entropy in nats of each codebook, [K]."""
+    pad_token = model.config.decoder.pad_token_id
     return torch.stack(
         [
-            cross_entropy(logits[:, book].flatten(0, 1), ids[:, book, 1:].flatten(), ignore_index=pad_token)
-            for book in range(ids.shape[1])
+            cross_entropy(
+                head(reading.layers[-1]).float().flatten(0, 1),
+                reading.ids[:, book, 1:].flatten(),
+                ignore_index=pad_token,
+            )
+            for book, head in enumerate(model.decoder.lm_heads)
         ]
     )
 
@@ -90,21 +112,24 @@ def row_frames(rng: random.Random, progress: float) -> int:
 def captioned_loss(
     model: MusicgenForConditionalGeneration,
     tokenizer: T5Tokenizer,
-    codes: Tensor,
-    captions: list[str],
-    keep: list[float],
+    batch: Batch,
+    keep: list[bool],
+    hints: Hints | None = None,
 ) -> Tensor:
-    """`training_step_loss` in bfloat16, wherever the model is: codes [B, K, T], a caption for each row."""
+    """`book_losses` in bfloat16, wherever the model is; the loss of `hints` is one more at their end, [K + 1]."""
     device = model.device
-    text = tokenizer(captions, return_tensors="pt", padding=True).to(device)
+    text = tokenizer(batch.captions, return_tensors="pt", padding=True).to(device)
+    kept = torch.tensor(keep, dtype=torch.float32, device=device)
     with torch.autocast(device.type, torch.bfloat16):
-        return training_step_loss(
-            model,
-            codes.to(device),
-            text.input_ids,
-            text.attention_mask,
-            torch.tensor(keep, device=device),
+        reading = read(model, batch.codes.to(device), text.input_ids, text.attention_mask, kept)
+        losses = book_losses(model, reading)
+        if hints is None:
+            return losses
+        heard = [caption if hears else None for caption, hears in zip(batch.captions, keep, strict=True)]
+        told = hints(
+            reading.layers, reading.described, text.attention_mask, heard, batch.sixteenths.to(device)
         )
+        return torch.cat([losses, told[None]])
 
 
 @torch.no_grad()
@@ -112,8 +137,8 @@ def unseen_loss(
     model: MusicgenForConditionalGeneration, tokenizer: T5Tokenizer, pool: TokenPool, *, captioned: bool
 ) -> list[float]:
     """Loss of each book on the same 16 five-second pieces outside the training seeds."""
-    codes, captions = pool.batch(random.Random(0), 16, LENGTHS[1])
-    return _rounded(captioned_loss(model, tokenizer, codes, captions, [float(captioned)] * len(captions)))
+    batch = pool.batch(random.Random(0), 16, LENGTHS[1])
+    return _rounded(captioned_loss(model, tokenizer, batch, [captioned] * len(batch.captions)))
 
 
 class LanguageModelTraining:
@@ -139,11 +164,15 @@ class LanguageModelTraining:
             [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
             betas=(0.9, 0.95),
         )
+        self.hints = Hints(self.model.config.decoder.hidden_size).to(self.model.device)
+        self.hint_optimiser = torch.optim.AdamW(self.hints.parameters(), 2e-3)
         self.saved, self.steps_done, self.restarted_at = run / "lm.pt", 0, 0
         if self.saved.exists():
             state = torch.load(self.saved, map_location=self.model.device, weights_only=True)
             self.model.load_state_dict(state["model"], strict=False)
             self.optimiser.load_state_dict(state["optimiser"])
+            self.hints.load_state_dict(state["hints"])
+            self.hint_optimiser.load_state_dict(state["hint_optimiser"])
             self.steps_done, self.restarted_at = state["step"], state.get("restarted_at", 0)
 
     def progress(self, steps: int) -> float:
@@ -152,7 +181,7 @@ class LanguageModelTraining:
         return 0.5 + 0.5 * share if self.restarted_at else share
 
     def step(self, progress: float) -> Tensor:
-        """One step, `progress` (0 to 1) of the way through the training. Gives the loss of each book, [K]."""
+        """One step, `progress` (0 to 1) of the way through the training. Gives the losses of books and hints, [K + 1]."""
         rng = random.Random(self.steps_done)  # the step's own, so that a resumed run sees no batch twice
         falling = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         for group in self.optimiser.param_groups:
@@ -160,13 +189,15 @@ class LanguageModelTraining:
             group["lr"] = self.learning_rate * warm * falling
         frames = row_frames(rng, progress)
         later = 0.0 if frames == LENGTHS[0] else 0.4
-        codes, captions = self.pool.batch(rng, TOKENS_PER_STEP // frames, frames, later)
-        keep = [float(rng.random() >= CAPTION_DROPOUT) for _ in captions]
-        losses = captioned_loss(self.model, self.tokenizer, codes, captions, keep)
+        batch = self.pool.batch(rng, TOKENS_PER_STEP // frames, frames, later)
+        keep = [rng.random() >= CAPTION_DROPOUT for _ in batch.captions]
+        losses = captioned_loss(self.model, self.tokenizer, batch, keep, self.hints)
         self.optimiser.zero_grad()
-        torch.autograd.backward(losses.mean())
+        self.hint_optimiser.zero_grad()
+        torch.autograd.backward(losses[:-1].mean() + HINTS_WEIGHT * losses[-1])
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimiser.step()
+        self.hint_optimiser.step()
         self.steps_done += 1
         return losses.detach()
 
@@ -178,6 +209,7 @@ class LanguageModelTraining:
             if not name.startswith("audio_encoder.")
         }
         state: dict[str, object] = {"model": weights, "optimiser": self.optimiser.state_dict()}
+        state |= {"hints": self.hints.state_dict(), "hint_optimiser": self.hint_optimiser.state_dict()}
         state |= {"step": self.steps_done, "restarted_at": self.restarted_at}
         torch.save(state, self.saved.with_suffix(".new"))
         self.saved.with_suffix(".new").replace(self.saved)

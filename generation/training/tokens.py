@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,6 +70,14 @@ def write_tokens(run: Path, shards: int, device: str = "cpu") -> None:
             write_shard(codec, index, run / "tokens")
 
 
+class Batch(NamedTuple):
+    """Pieces of one length: codes [B, K, T], a caption each, and each one's sixteenth in frames, [B]."""
+
+    codes: Tensor
+    captions: list[str]
+    sixteenths: Tensor
+
+
 class TokenPool:
     """The shards on disk, read as they appear while another process still writes them."""
 
@@ -83,12 +91,10 @@ class TokenPool:
             if path.name not in self.shards:
                 self.shards[path.name] = torch.load(path, weights_only=True)
 
-    def batch(
-        self, rng: random.Random, rows: int, frames: int, later_share: float = 0.4
-    ) -> tuple[Tensor, list[str]]:
-        """Random pieces, codes [rows, K, frames], and a caption each; so large a share begins at a later bar."""
+    def batch(self, rng: random.Random, rows: int, frames: int, later_share: float = 0.4) -> Batch:
+        """Random pieces; so large a share of them begins at a later bar."""
         fitting = [shard for shard in self.shards.values() if shard["codes"].shape[-1] >= frames]
-        codes, captions = [], []
+        codes, captions, sixteenths = [], [], []
         for _ in range(rows):
             shard = rng.choice(fitting)
             piece = rng.randrange(len(shard["codes"]))
@@ -97,4 +103,5 @@ class TokenPool:
             start = bar * rng.randint(1, later) if later and rng.random() < later_share else 0
             codes.append(shard["codes"][piece, :, start : start + frames].long())
             captions.append(rng.choice(shard["captions"][piece]))
-        return torch.stack(codes), captions
+            sixteenths.append(bar // STEPS_PER_BAR)
+        return Batch(torch.stack(codes), captions, torch.tensor(sixteenths))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoProcessor, MusicgenForConditionalGeneration, T5Tokenizer
 
-from generation.training.checkpoint import export
+from generation.training.checkpoint import export, play_as_at
 
 
 def test_the_export_loads_with_the_library_and_makes_audio(
@@ -51,3 +51,21 @@ def test_the_saved_tokenizer_ignores_case_and_spells_unknown_words(
     assert loaded("Slow PIANO").input_ids == loaded("slow piano").input_ids
     assert loaded.unk_token_id not in loaded("xylophonic zydeco, 7/8 & more!").input_ids
     assert loaded("drums").input_ids[-1] == loaded.eos_token_id
+
+
+def test_what_was_one_temperature_becomes_one(model: MusicgenForConditionalGeneration) -> None:
+    ids, text = torch.randint(16, (4, 6), generator=torch.Generator().manual_seed(1)), torch.tensor([[3, 1]])
+
+    def chances(temperature: float) -> torch.Tensor:
+        """Of every code, given a text and given none, as guidance at 3 adds them up."""
+        asked = {"decoder_input_ids": ids.repeat(2, 1), "attention_mask": torch.tensor([[1, 1], [0, 0]])}
+        with torch.no_grad():
+            logits = model(input_ids=text.repeat(2, 1), **asked).logits
+        heard, deaf = logits.chunk(2)
+        told: torch.Tensor = ((deaf + 3 * (heard - deaf)) / temperature).softmax(-1)
+        return told
+
+    model.eval()
+    before = chances(0.8)
+    play_as_at(model, 0.8)
+    torch.testing.assert_close(chances(1.0), before)

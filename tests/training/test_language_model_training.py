@@ -13,12 +13,14 @@ from transformers import EncodecConfig, EncodecModel, MusicgenForConditionalGene
 from generation.engine.delay import DelayPattern
 from generation.training.codec_training import LATENT_SPREAD, CodecTraining
 from generation.training.codec_training import start_weights as start_codec
+from generation.training.composer import STEPS_PER_BAR
 from generation.training.language_model_training import (
     LanguageModelTraining,
     assembled,
+    book_losses,
     delayed,
+    read,
     start_weights,
-    training_step_loss,
 )
 from generation.training.tokens import TokenPool, write_shard
 
@@ -31,6 +33,12 @@ def batch(tokenizer: T5Tokenizer) -> tuple[Tensor, Tensor, Tensor]:
     codes = torch.randint(16, (2, 4, FRAMES), generator=torch.Generator().manual_seed(3))
     text = tokenizer(["a slow sad piano piece", "drums"], return_tensors="pt", padding=True)
     return codes, text.input_ids, text.attention_mask
+
+
+def loss_of(
+    model: MusicgenForConditionalGeneration, codes: Tensor, text: Tensor, mask: Tensor, keep: Tensor
+) -> Tensor:
+    return book_losses(model, read(model, codes, text, mask, keep))
 
 
 def test_ids_follow_the_engines_delay_pattern(batch: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -49,7 +57,7 @@ def test_the_loss_is_that_of_the_delayed_codes(
     codes, text, mask = batch
     model.eval()
     with torch.no_grad():
-        losses = training_step_loss(model, codes, text, mask, torch.ones(2))
+        losses = loss_of(model, codes, text, mask, torch.ones(2))
         described = model.text_encoder(input_ids=text, attention_mask=mask).last_hidden_state
         described = model.enc_to_dec_proj(described) * mask[..., None]
         ids = delayed(codes, 16)
@@ -70,8 +78,8 @@ def test_a_row_without_caption_does_not_hear_it(
     start_weights(model)
     other = torch.where(mask.bool(), text.flip(1), text)
     with torch.no_grad():
-        deaf = [training_step_loss(model, codes, words, mask, torch.zeros(2)) for words in (text, other)]
-        hearing = [training_step_loss(model, codes, words, mask, torch.ones(2)) for words in (text, other)]
+        deaf = [loss_of(model, codes, words, mask, torch.zeros(2)) for words in (text, other)]
+        hearing = [loss_of(model, codes, words, mask, torch.ones(2)) for words in (text, other)]
     assert torch.equal(deaf[0], deaf[1])
     assert not torch.allclose(hearing[0], hearing[1])
 
@@ -83,7 +91,7 @@ def test_a_few_steps_lower_the_loss(
     optimiser = torch.optim.AdamW([*model.decoder.parameters(), *model.enc_to_dec_proj.parameters()], 3e-3)
     losses = []
     for _ in range(20):
-        loss = training_step_loss(model, *batch, torch.ones(2)).mean()
+        loss = loss_of(model, *batch, torch.ones(2)).mean()
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -99,10 +107,15 @@ def test_shards_hold_codes_and_captions_of_the_same_pieces(
     start_codec(codec)
     write_shard(codec, 0, tmp_path, count=3)
     pool = TokenPool(tmp_path)
-    codes, captions = pool.batch(random.Random(0), rows=2, frames=100)
-    assert codes.shape == (2, 4, 100)
-    known = [caption for shard in pool.shards.values() for piece in shard["captions"] for caption in piece]
-    assert set(captions) <= set(known)
+    batch = pool.batch(random.Random(0), rows=2, frames=100)
+    assert batch.codes.shape == (2, 4, 100)
+    sixteenths = {
+        caption: bar // STEPS_PER_BAR
+        for shard in pool.shards.values()
+        for captions, bar in zip(shard["captions"], shard["bars"], strict=True)
+        for caption in captions
+    }
+    assert batch.sixteenths.tolist() == [sixteenths[caption] for caption in batch.captions]
 
 
 def test_a_run_resumes_where_it_stopped_and_is_assembled_with_its_codec(
