@@ -17,6 +17,8 @@ from torch.nn.functional import normalize, one_hot, pad
 
 #: Beyond any model's: a config that says more would only take memory.
 _MOST: Final = {"bins": 128, "frames": 4096, "window": 1 << 17, "hop": 1 << 17, "seconds": 600}
+#: Pitches that are looked for together: what that takes is bounded, however long the clip is.
+_TOGETHER: Final = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +58,17 @@ def chroma_of(samples: Tensor, shape: ChromaShape) -> Tensor:
 
     if (lacking := shape.window - len(samples)) > 0:
         samples = pad(samples, (lacking // 2, lacking - lacking // 2))
-    window = torch.hann_window(shape.window)
-    spectrum = torch.stft(
-        samples, shape.window, shape.hop, window=window, center=True, pad_mode="reflect", return_complex=True
-    )  # [frequencies, T]
-    power = (spectrum / window.square().sum().sqrt()).abs().square()
+    around = pad(samples[None], (shape.window // 2, shape.window // 2), mode="reflect")[0]
+    heard = around.unfold(0, shape.window, shape.hop)  # [T, window], of memory that they share
     filters = torch.from_numpy(
         chroma_filter_bank(
             sampling_rate=shape.sample_rate, num_frequency_bins=shape.window, tuning=0, num_chroma=shape.bins
         )
     ).float()  # [bins, frequencies]
-    loudness = normalize(filters @ power, p=float("inf"), dim=0, eps=1e-6)  # [bins, T]
-    return one_hot(loudness.argmax(dim=0), shape.bins).float()
+    weights = torch.hann_window(shape.window)
+    found = []
+    for part in torch.split(heard, _TOGETHER):
+        spectrum = torch.fft.rfft(part * weights) / weights.square().sum().sqrt()
+        loudness = spectrum.abs().square() @ filters.T  # [t, bins]
+        found.append(normalize(loudness, p=float("inf"), dim=1, eps=1e-6).argmax(dim=1))
+    return one_hot(torch.cat(found), shape.bins).float()

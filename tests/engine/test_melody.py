@@ -113,7 +113,9 @@ WINDOW, STRIDE, FRAMES = 24, 14, 60
 
 
 @torch.inference_mode()
-def in_windows(library: Library, heard: torch.Tensor | None) -> torch.Tensor:
+def in_windows(
+    library: Library, heard: torch.Tensor | None, beginning: torch.Tensor | None = None
+) -> torch.Tensor:
     """Greedy codes [K, T] by the library's own decoder over the whole of each window, whose clip goes on with it."""
     network: Any = library.network
     books = network.decoder.config.num_codebooks
@@ -122,7 +124,7 @@ def in_windows(library: Library, heard: torch.Tensor | None) -> torch.Tensor:
         [book // network.decoder.config.audio_channels for book in range(books)],
     )
     inputs = library.processor([PROMPT], return_tensors="pt")
-    made, first = torch.empty(books, 0, dtype=torch.long), 0
+    made, first = torch.empty(books, 0, dtype=torch.long) if beginning is None else beginning, 0
     while made.shape[1] < FRAMES:
         known, length = made.shape[1] - first, min(WINDOW, FRAMES - first)
         here = torch.full((books, length), pad)
@@ -142,13 +144,16 @@ def in_windows(library: Library, heard: torch.Tensor | None) -> torch.Tensor:
     return made
 
 
-@pytest.mark.parametrize("length", [0, 7])
+@pytest.mark.parametrize(("length", "begun"), [(0, 0), (7, 0), (7, 9)])
 def test_windows_equal_a_plain_loop_over_the_library(
-    model: LoadedModel, library: Library, length: int
+    model: LoadedModel, library: Library, length: int, begun: int
 ) -> None:
     heard = pitches(length) if length else None
     options: dict[str, Any] = {"frames": FRAMES, "window": WINDOW, "stride": STRIDE, "guidance_scale": 1.0}
-    assert torch.equal(codes_of(model, heard, **options), in_windows(library, heard))
+    drawn = torch.randint(32, (model.codebooks, begun), generator=torch.Generator().manual_seed(1))
+    beginning = drawn if begun else None
+    got = codes_of(model, heard, **options, beginning=beginning)
+    assert torch.equal(got, in_windows(library, heard, beginning))
 
 
 def test_memory_is_that_of_one_window_and_what_stands_before_it(model: LoadedModel) -> None:

@@ -37,7 +37,7 @@ def added(name: str, **fields: Any) -> None:
     )
 
 
-def after() -> dict[str, tuple[bool, str, float | None]]:
+def after() -> dict[str, Any]:
     """What `migrate` makes of them."""
     MIGRATION.unlock(apps, SimpleNamespace(connection=connection))
     sync_catalog()
