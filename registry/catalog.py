@@ -20,11 +20,6 @@ DEMO_FOLDER: Final = "registry/checkpoints/musicgen-demo"
 #: How long takes may get that are made in overlapping windows.
 EXTENDED_SECONDS: Final = 120
 
-#: Why a melody model is listed and locked.
-MELODY_REASON: Final = (
-    "Melody models need a reference clip and another decoder, which this release does not play yet."
-)
-
 #: The three widths in which Meta's checkpoints come.
 _SIZES: Final[dict[str, dict[str, int]]] = {
     "small": {"hidden_size": 1024, "layers": 24, "ffn_dim": 4096, "heads": 16},
@@ -52,7 +47,7 @@ def _official(
         "hf_model_id": f"facebook/{name}",
         "local_path": "",
         "max_duration_seconds": 30,
-        "max_extended_seconds": None if melody else EXTENDED_SECONDS,
+        "max_extended_seconds": EXTENDED_SECONDS,
         "recommended_duration_seconds": recommended,
         "tokens_per_second": 50,
         "vram_requirement_gb": memory_gb,
@@ -66,8 +61,8 @@ def _official(
         "description": description,
         "licence": CC_BY_NC,
         "licence_url": CC_BY_NC_URL,
-        "is_playable": not melody,
-        "unplayable_reason": MELODY_REASON if melody else "",
+        "is_playable": True,
+        "unplayable_reason": "",
     }
 
 
@@ -158,7 +153,7 @@ _ENTRIES: Final[list[dict[str, Any]]] = [
     _official(
         "musicgen-melody",
         "MusicGen Melody",
-        "Follows the melody of a reference clip",
+        "Plays from words, and follows the melody of a reference clip",
         size="medium",
         memory_gb=8,
         recommended=15,
@@ -168,7 +163,7 @@ _ENTRIES: Final[list[dict[str, Any]]] = [
     _official(
         "musicgen-melody-large",
         "MusicGen Melody Large",
-        "Follows the melody of a reference clip, highest quality",
+        "Plays from words, and follows the melody of a reference clip, highest quality",
         size="large",
         memory_gb=16,
         recommended=10,
@@ -178,7 +173,7 @@ _ENTRIES: Final[list[dict[str, Any]]] = [
     _official(
         "musicgen-stereo-melody",
         "MusicGen Stereo Melody",
-        "Stereo, follows the melody of a reference clip",
+        "Stereo, plays from words, and follows the melody of a reference clip",
         size="medium",
         memory_gb=8,
         recommended=15,
@@ -189,7 +184,7 @@ _ENTRIES: Final[list[dict[str, Any]]] = [
     _official(
         "musicgen-stereo-melody-large",
         "MusicGen Stereo Melody Large",
-        "Stereo, follows the melody of a reference clip, highest quality",
+        "Stereo, plays from words, and follows the melody of a reference clip, highest quality",
         size="large",
         memory_gb=16,
         recommended=10,

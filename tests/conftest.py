@@ -161,6 +161,18 @@ def owner(db: None) -> User:
 
 
 @pytest.fixture
+def locked(db: None) -> str:
+    """The id of a model that this release cannot play: MusicGen Stereo Large, as if it had another codec."""
+    from registry.models import ModelConfig
+
+    name = "musicgen-stereo-large"
+    ModelConfig.objects.filter(pk=name).update(
+        is_playable=False, unplayable_reason="Its codec is not a mono EnCodec."
+    )
+    return name
+
+
+@pytest.fixture
 def shared_mode(settings: Any) -> None:
     """The site as with MUSICGEN_ACCESS=shared: people log in."""
     settings.STUDIO = settings.STUDIO.model_copy(update={"access": "shared"})

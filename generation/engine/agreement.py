@@ -55,8 +55,10 @@ def _log_probabilities(model: LoadedModel, prompt: str, codes: Tensor) -> Tensor
     """Of each token of the take but the pattern's gaps, by the engine's own steps: [N, V] in float64 on the CPU."""
     pattern = DelayPattern(codebooks=model.codebooks, channels=model.channels)
     ids = pattern.apply(codes, model.pad_token)  # [K, L]
-    step, states = DecoderStep(model), encode_prompt(model, prompt, 1.0).states
+    step, states = DecoderStep(model), encode_prompt(model, prompt, 1.0).states_at(0)
     memory = step.begin(states, ids.shape[1])
+    if step.is_prefixed:
+        step.read(ids[:, :0], memory, states)
     logits = [step(each[None], [memory])[0] for each in ids.T[:-1]]  # each [K, V], for the token after
     is_token = pattern.open_positions(codes.shape[1])[:, 1:]
     return torch.stack(logits, dim=1).cpu()[is_token].double().log_softmax(dim=-1)

@@ -5,7 +5,6 @@ Knows nothing of prompts or steps.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,18 +12,15 @@ import numpy as np
 import soundfile
 import torch
 from torch import Tensor
-from torch.nn.functional import conv1d, pad
 
 from generation.engine.audio import Samples
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.errors import EngineError
 from generation.engine.protocol import BEGINNING_UNREADABLE
+from generation.engine.resampling import resampled
 
 #: Seconds over which the audio gives way to the same moment as the codec plays it, so that nothing clicks.
 FADE_SECONDS: Final = 0.02
-#: Zero crossings of the resampling filter on either side, and the part of the narrower band that it leaves alone.
-_CROSSINGS: Final = 24
-_BAND: Final = 0.95
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,10 @@ def read_beginning(model: LoadedModel, path: str, *, seconds: float, most: int |
         raise _unreadable(str(error)) from error
     if read.shape != (model.channels, wanted):
         raise _unreadable(f"{read.shape} samples instead of {(model.channels, wanted)}")
-    samples = _resampled(torch.from_numpy(read.copy()), rate, model.sample_rate)
+    try:
+        samples = resampled(torch.from_numpy(read.copy()), rate, model.sample_rate)
+    except ValueError as error:
+        raise _unreadable(str(error)) from error
     frames = samples.shape[1] // model.samples_per_frame
     frames = frames if most is None else min(frames, most)
     if not frames:
@@ -76,23 +75,6 @@ def _encoded(model: LoadedModel, samples: Tensor) -> Tensor:
     if codes.shape[0] != model.codebooks:
         raise _unreadable(f"the codec gives {codes.shape[0]} codebooks instead of {model.codebooks}")
     return codes.long()
-
-
-def _resampled(samples: Tensor, rate: int, wanted: int) -> Tensor:
-    """Samples [channels, n] at another rate, by a windowed sinc; as they are at the same one."""
-    if rate == wanted:
-        return samples
-    shared = math.gcd(rate, wanted)
-    old, new = rate // shared, wanted // shared
-    band = _BAND * min(old, new)
-    width = math.ceil(_CROSSINGS * old / band)
-    times = torch.arange(-width, width + old)[None] / old - torch.arange(new)[:, None] / new
-    times = (times * band).clamp(-_CROSSINGS, _CROSSINGS)
-    kernel = torch.sinc(times) * torch.cos(times * math.pi / _CROSSINGS / 2) ** 2 * band / old  # [new, t]
-    found = conv1d(
-        pad(samples[:, None], (width, width + old)), kernel[:, None], stride=old
-    )  # [channels, new, m]
-    return found.transpose(1, 2).flatten(1)[:, : math.ceil(new * samples.shape[1] / old)].contiguous()
 
 
 def _unreadable(detail: str) -> EngineError:

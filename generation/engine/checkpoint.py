@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers.models.auto.tokenization_auto import AutoTokenizer
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
-from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from generation.engine.chroma import ChromaShape, read_chroma_shape
 from generation.engine.errors import EngineError
+from generation.engine.families import FAMILIES, MELODY, network_class
 from generation.engine.hub import fetch_checkpoint
 from generation.engine.memory import is_out_of_memory
 from generation.engine.packed import held_weights
@@ -39,20 +40,17 @@ from generation.engine.protocol import (
 from generation.engine.quantised import QuantisedFormat, quantise_decoder
 from registry.number_formats import format_on_processor
 
+if TYPE_CHECKING:
+    from generation.engine.families import Network
+
 OnProgress = Callable[[LoadStage, float | None], None]  # stage, fraction of it
-
-
-class _Network(MusicgenForConditionalGeneration):
-    """The library's model, but for the codec, which stays in float32: rounding it would be heard."""
-
-    _keep_in_fp32_modules_strict = {"audio_encoder"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
     """A checkpoint in memory, ready to generate, with what its configs say about it."""
 
-    network: MusicgenForConditionalGeneration
+    network: Network
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype  # of text encoder and decoder
@@ -63,6 +61,7 @@ class LoadedModel:
     codebooks: int
     pad_token: int  # stands where the delay pattern leaves a gap, and starts every sequence
     revision: str | None  # commit on the hub
+    chroma: ChromaShape | None = None  # how it reads the melody of a clip; None for a text model
     quantised: QuantisedFormat | None = None  # how the decoder's layers are held, where that is not `dtype`
 
     @property
@@ -117,13 +116,16 @@ def _load_checkpoint(
     _check_dtype(dtype)
     folder, commit = _locate(checkpoint, revision, on_progress)
     name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
-    decoder = _check_config(folder, name)
+    model_type, decoder = _check_config(folder, name)
     quantised = _quantised(dtype, chosen_device)
     chosen_dtype = torch.bfloat16 if quantised else choose_dtype(dtype, chosen_device, decoder)
     on_progress("reading weights", 0.0)
-    network = _read_weights(folder, name, torch.float32 if quantised else chosen_dtype, on_progress)
+    network = _read_weights(
+        network_class(model_type), folder, name, torch.float32 if quantised else chosen_dtype, on_progress
+    )
     on_progress("preparing", None)
     _check_parts(network, name)
+    chroma = _read_chroma(network, folder, name) if model_type == MELODY else None
     tokenizer = _read_tokenizer(folder, name)
     network.requires_grad_(False).eval().to(chosen_device)
     if quantised:
@@ -143,6 +145,7 @@ def _load_checkpoint(
         codebooks=network.config.decoder.num_codebooks,
         pad_token=_pad_token(network),
         revision=commit,
+        chroma=chroma,
         quantised=quantised,
     )
 
@@ -238,8 +241,8 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def _check_config(folder: Path, name: str) -> MusicgenDecoderConfig:
-    """Refuse what is not MusicGen by its config alone, before any weight is read; answers the decoder's part."""
+def _check_config(folder: Path, name: str) -> tuple[str, MusicgenDecoderConfig]:
+    """Refuse what is not MusicGen by its config alone, before any weight is read; answers its family and decoder."""
     path = folder / "config.json"
     if not path.is_file():
         raise EngineError(
@@ -251,14 +254,12 @@ def _check_config(folder: Path, name: str) -> MusicgenDecoderConfig:
         model_type = config["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(CHECKPOINT_CORRUPT, unreadable, f"{type(error).__name__}: {error}") from error
-    if model_type == "musicgen_melody":
-        message = f"{name} is a melody model, which cannot be played yet. Choose one without melody."
-        raise EngineError(CHECKPOINT_UNSUPPORTED, message, "model_type is musicgen_melody")
-    if model_type != "musicgen":
+    if model_type not in FAMILIES:
         message = f"{name} is not a MusicGen model but of type {model_type!r}. Choose a MusicGen model."
         raise EngineError(CHECKPOINT_UNSUPPORTED, message, f"model_type is {model_type!r}")
     try:
-        return MusicgenDecoderConfig.from_dict(config.get("decoder") or {})
+        # Both families' decoders say their sizes alike.
+        return model_type, MusicgenDecoderConfig.from_dict(config.get("decoder") or {})
     except Exception as error:  # the library checks values in ways of its own
         raise EngineError(CHECKPOINT_CORRUPT, unreadable, f"{type(error).__name__}: {error}") from error
 
@@ -266,16 +267,15 @@ def _check_config(folder: Path, name: str) -> MusicgenDecoderConfig:
 # --- reading ---
 
 
-def _read_weights(
-    folder: Path, name: str, dtype: torch.dtype, on_progress: OnProgress
-) -> MusicgenForConditionalGeneration:
+def _read_weights(kind: Any, folder: Path, name: str, dtype: torch.dtype, on_progress: OnProgress) -> Network:
     files = weight_files(folder)
     if not files:
         message = f"{name} lacks its weights, or a part of them. Fetch the model again."
         raise EngineError(CHECKPOINT_CORRUPT, message)
     try:
         with _weights_progress(lambda fraction: on_progress("reading weights", fraction)):
-            network, found = _Network.from_pretrained(
+            network: Network
+            network, found = kind.from_pretrained(
                 folder,
                 dtype=dtype,
                 use_safetensors=files[0].suffix == ".safetensors",
@@ -354,7 +354,7 @@ def _read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
 # --- checking ---
 
 
-def _check_parts(network: MusicgenForConditionalGeneration, name: str) -> None:
+def _check_parts(network: Network, name: str) -> None:
     """Refuse a checkpoint whose decoder makes codes that its codec cannot read."""
     decoder, codec = network.config.decoder, network.config.audio_encoder
     per_channel, left_over = divmod(decoder.num_codebooks, decoder.audio_channels)
@@ -368,7 +368,15 @@ def _check_parts(network: MusicgenForConditionalGeneration, name: str) -> None:
     raise EngineError(CHECKPOINT_UNSUPPORTED, message)
 
 
-def _pad_token(network: MusicgenForConditionalGeneration) -> int:
+def _read_chroma(network: Network, folder: Path, name: str) -> ChromaShape:
+    try:
+        return read_chroma_shape(folder, network.config, network.config.audio_encoder.sampling_rate)
+    except ValueError as error:
+        message = f"{name} does not say how it reads a melody, or not so that it can be. Fetch it again."
+        raise EngineError(CHECKPOINT_CORRUPT, message, str(error)) from error
+
+
+def _pad_token(network: Network) -> int:
     """The library pads the delay pattern with the token that starts a sequence."""
     generation = network.generation_config
     candidates = (

@@ -39,7 +39,7 @@ class CodesRequest:
     @property
     def rows(self) -> int:
         """Rows of a step: two with guidance."""
-        return int(self.conditioning.states.shape[0])
+        return self.conditioning.rows
 
     @property
     def longest_window(self) -> int:
@@ -61,7 +61,7 @@ class TakeInHand:
         self._ahead = deque(
             windows(request.frames, longest=request.window, stride=request.stride, begun=made.shape[1])
         )
-        self.memory = step.begin(request.conditioning.states, pattern.steps_for(request.longest_window))
+        self.memory = step.begin(request.conditioning.states_at(0), pattern.steps_for(request.longest_window))
         self._pad_token = pad_token
         self._generator = torch.Generator().manual_seed(request.seed)
         self._enter(self._ahead.popleft(), made, step)
@@ -77,8 +77,9 @@ class TakeInHand:
         self._ids = self.pattern.apply(codes, self._pad_token)  # [K, 1 + steps]
         self._open = self.pattern.open_positions(window.frames, known=window.known)  # [K, 1 + steps]
         self.steps, self.steps_done = self.pattern.steps_for(window.frames), window.known
-        if window.known:
-            step.read(self._ids[:, : window.known], self.memory)
+        if window.known or step.is_prefixed:
+            states = self.request.conditioning.states_at(window.first)
+            step.read(self._ids[:, : window.known], self.memory, states)
 
     def slide(self, step: DecoderStep) -> None:
         """Where a window is complete and more follow, begin the next. What fails here is the take's own `error`."""
@@ -147,7 +148,8 @@ class Batch:
 
     def bytes_for(self, request: CodesRequest) -> int:
         """Bytes that such a take will hold until it ends."""
-        return self._step.bytes_for(request.rows, self._pattern.steps_for(request.longest_window))
+        steps = self._pattern.steps_for(request.longest_window)
+        return self._step.bytes_for(request.rows, request.conditioning.length, steps)
 
     @torch.inference_mode()
     def join(self, request: CodesRequest) -> TakeInHand:

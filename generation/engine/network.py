@@ -33,11 +33,13 @@ def padded(rows: int) -> int:
 class TakeMemory:
     """What the decoder keeps of one take: keys and values of each layer, as long as its longest window from the start.
 
+    A melody model's begin with those of what it was asked for; of a text model's that lies beside them, in `prompt`.
+
     Keys lie [R, heads, head size, steps] and values [R, heads, steps, head size], as the products of one query read them.
     """
 
     def __init__(self, step: DecoderStep, states: Tensor, capacity: int) -> None:
-        """For a take of `capacity` steps that attends to `states` [R, S, H]."""
+        """For a take of `capacity` positions that attends to `states` [R, S, H]."""
         self.rows, self.position = states.shape[0], 0
         heads, size = step.heads, step.head_size
         self.own = [
@@ -54,7 +56,7 @@ class TakeMemory:
                 layer.encoder_attn.k_proj(states).view(split).permute(0, 2, 3, 1).contiguous(),
                 layer.encoder_attn.v_proj(states).view(split).transpose(1, 2).contiguous(),
             )
-            for layer in step.layers
+            for layer in ([] if step.is_prefixed else step.layers)
         ]
 
 
@@ -70,41 +72,55 @@ class DecoderStep:
         self.layers: Any = self._body.layers
         self.heads: int = causal_lm.config.num_attention_heads
         self.head_size: int = causal_lm.config.hidden_size // self.heads
+        #: Whether what a take attends to stands before its tokens, as in melody models: it has to be read first.
+        self.is_prefixed = not hasattr(self.layers[0], "encoder_attn")
 
-    def begin(self, states: Tensor, capacity: int) -> TakeMemory:
-        """Memory of a new take that attends to `states` [R, S, H] and is at most `capacity` steps long."""
+    def begin(self, states: Tensor, steps: int) -> TakeMemory:
+        """Memory of a new take that attends to `states` [R, S, H] and is at most so many steps long."""
+        capacity = self._capacity(states.shape[1], steps)
         if len(self._positions) < capacity:
             # Once for the longest take: the library makes its table anew at every step beyond its first size. The
-            # argument is only asked for its length, [B, K, L] -> [L, H].
-            self._positions = self._body.embed_positions(torch.empty(1, 1, capacity, device=self._device))
+            # argument is only asked for its length, [B, K, L] or [B, L, H] -> [L, H].
+            shape = (1, capacity, 1) if self.is_prefixed else (1, 1, capacity)
+            self._positions = self._body.embed_positions(torch.empty(shape, device=self._device))
         return TakeMemory(self, states, capacity)
 
-    def bytes_for(self, rows: int, capacity: int) -> int:
-        """Bytes that the memory of such a take will hold, but for the prompt's."""
-        each = torch.empty(0, dtype=self._dtype).element_size()
+    def _capacity(self, states: int, steps: int) -> int:
+        return steps + states if self.is_prefixed else steps
+
+    def bytes_for(self, rows: int, states: int, steps: int) -> int:
+        """Bytes that the memory of such a take will hold, but for the prompt's where that lies beside it."""
+        each, capacity = torch.empty(0, dtype=self._dtype).element_size(), self._capacity(states, steps)
         return len(self.layers) * 2 * rows * self.heads * self.head_size * capacity * each
 
-    def read(self, tokens: Tensor, memory: TakeMemory) -> None:
-        """Begin a take's memory anew with `tokens` [K, L], in one pass; the token after them is the next step's."""
-        rows, length = memory.rows, tokens.shape[1]
-        hidden = self._embedded(tokens.T) + self._positions[:length]  # [L, H]
-        hidden = hidden.repeat(rows, 1)  # [R * L, H]: all rows of a take are fed the same tokens
+    def read(self, tokens: Tensor, memory: TakeMemory, states: Tensor) -> None:
+        """Begin a take's memory anew with `tokens` [K, L], in one pass; the token after them is the next step's.
+
+        Before them it reads `states` [R, S, H], where the model has them there.
+        """
+        rows = memory.rows
+        hidden = self._embedded(tokens.T).expand(rows, -1, -1)  # all rows of a take are fed the same tokens
+        if self.is_prefixed:
+            hidden = torch.cat([states, hidden], dim=1)
+        length = hidden.shape[1]
+        hidden = (hidden + self._positions[:length]).flatten(0, 1)  # [R * length, H]
         for index, layer in enumerate(self.layers):
             attention, normed = layer.self_attn, layer.self_attn_layer_norm(hidden)
             query, key, value = (
                 project(normed).view(rows, length, self.heads, self.head_size).transpose(1, 2)
                 for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )  # [R, heads, L, head size]
+            )  # [R, heads, length, head size]
             keys, values = memory.own[index]
             keys[..., :length], values[:, :, :length] = key.transpose(2, 3), value
             _clear(keys, values, length)
             heard = scaled_dot_product_attention(query, key, value, is_causal=True, scale=attention.scaling)
             hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
-            attention = layer.encoder_attn
-            query = attention.q_proj(layer.encoder_attn_layer_norm(hidden))
-            query = query.view(rows, length, self.heads, self.head_size).transpose(1, 2)
-            heard = _heard(query * attention.scaling, *memory.prompt[index])
-            hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
+            if not self.is_prefixed:
+                attention = layer.encoder_attn
+                query = attention.q_proj(layer.encoder_attn_layer_norm(hidden))
+                query = query.view(rows, length, self.heads, self.head_size).transpose(1, 2)
+                heard = _heard(query * attention.scaling, *memory.prompt[index])
+                hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
             hidden = _feed_forward(layer, hidden)
         memory.position = length
 
@@ -124,7 +140,8 @@ class DecoderStep:
         hidden = pad(hidden[take_of_row], (0, 0, 0, padded(len(take_of_row)) - len(take_of_row)))  # [M, H]
         for index, layer in enumerate(self.layers):
             hidden = self._self_attention(index, layer, hidden, memories)
-            hidden = self._cross_attention(index, layer, hidden, memories)
+            if not self.is_prefixed:
+                hidden = self._cross_attention(index, layer, hidden, memories)
             hidden = _feed_forward(layer, hidden)
         for memory in memories:
             memory.position += 1
@@ -231,13 +248,11 @@ def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:
 def _all_but_attention(layer: Any) -> Any:
     def run(hidden: Tensor) -> Tensor:
         parts = []
-        for norm, attention in (
-            (layer.self_attn_layer_norm, layer.self_attn),
-            (layer.encoder_attn_layer_norm, layer.encoder_attn),
-        ):
-            normed = norm(hidden)
-            names = ("q_proj", "k_proj", "v_proj", "out_proj")
-            parts += [hidden + getattr(attention, name)(normed) for name in names]
+        for which in ("self_attn", "encoder_attn"):
+            if hasattr(layer, which):  # melody models lack the second
+                attention, normed = getattr(layer, which), getattr(layer, f"{which}_layer_norm")(hidden)
+                names = ("q_proj", "k_proj", "v_proj", "out_proj")
+                parts += [hidden + getattr(attention, name)(normed) for name in names]
         return torch.cat([*parts, _feed_forward(layer, hidden)], dim=-1)
 
     return run

@@ -10,12 +10,14 @@ import ctypes
 import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
+
+if TYPE_CHECKING:
+    from generation.engine.families import Network
 
 #: Rows for which the order is chosen: those of two takes with guidance, or of one.
 _ROWS = 4
@@ -82,7 +84,7 @@ class PackedLinear(HeldLinear):
         return result
 
 
-def pack_decoder(network: MusicgenForConditionalGeneration) -> bool:
+def pack_decoder(network: Network) -> bool:
     """Pack every linear layer of the decoder, one by one, so that at no time more than one is held twice.
 
     False, and nothing changed, where this build of torch cannot or where the kernel does not answer what it should.

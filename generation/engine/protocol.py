@@ -22,6 +22,7 @@ GATED: Final = "GATED"
 INVALID_REQUEST: Final = "INVALID_REQUEST"
 NON_FINITE: Final = "NON_FINITE"
 BEGINNING_UNREADABLE: Final = "BEGINNING_UNREADABLE"
+REFERENCE_UNREADABLE: Final = "REFERENCE_UNREADABLE"
 DISK_ERROR: Final = "DISK_ERROR"
 ADAPTER_NOT_FOUND: Final = "ADAPTER_NOT_FOUND"
 ADAPTER_BROKEN: Final = "ADAPTER_BROKEN"
@@ -119,6 +120,9 @@ class Generate(_Command):
     # A sound file whose first seconds the take begins with; `duration_seconds` follow them.
     beginning: str | None = None  # absolute path
     beginning_seconds: float | None = None
+    # A sound file whose melody the take follows, for a melody model: absolute path, or empty for none. It begins again
+    # where it ends before the take does; of a longer one only what the take can follow is read.
+    reference: str = ""
     live: str | None = (
         None  # path, without an ending, of the chunks to be heard while it is made; None for none
     )

@@ -5,13 +5,15 @@ Activations stay bfloat16. The kernels are torch's own; each row comes out the s
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
 
 from generation.engine.packed import HeldLinear, replace_linears
+
+if TYPE_CHECKING:
+    from generation.engine.families import Network
 
 QuantisedFormat = Literal["int8", "int4"]
 #: Weights that share one scale and one offset in 4 bits. A layer must be so many times some number wide.
@@ -92,7 +94,7 @@ def _nearest(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def quantise_decoder(network: MusicgenForConditionalGeneration, form: QuantisedFormat) -> None:
+def quantise_decoder(network: Network, form: QuantisedFormat) -> None:
     """Hold the decoder's layers in that form and everything else, but for the codec, in bfloat16.
 
     `network` is in float32, as it is in the file: the numbers are rounded once, and the layers go one by one, so that the

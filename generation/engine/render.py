@@ -35,6 +35,7 @@ from generation.engine.protocol import (
     RequestStage,
     StageSeconds,
 )
+from generation.engine.reference import read_reference
 from generation.engine.sampling import Sampling
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Making:
         # What goes on from other audio is heard with it, once the two are joined.
         elif request.live and self._on_audio is not None and can_be_chunked(model):
             self._live = LiveAudio(model, request.live, self._on_audio)
-        conditioning = encode_prompt(model, request.prompt, request.guidance_scale)
+        conditioning = encode_prompt(model, request.prompt, request.guidance_scale, self._pitches(model))
         self._seconds["encode"] = self._clock.lap()
         return CodesRequest(
             conditioning=conditioning,
@@ -113,6 +114,14 @@ class Making:
                 greedy=request.greedy,
             ),
         )
+
+    def _pitches(self, model: LoadedModel) -> Tensor | None:
+        """Those of the clip that the take follows, [T, bins]: as far as its last window reads."""
+        if not self.request.reference:
+            return None
+        frames = self._known + self._frames
+        beyond = max(0, frames - (self._window or frames)) / model.frame_rate
+        return read_reference(model, self.request.reference, beyond_seconds=beyond)
 
     @property
     def _known(self) -> int:
@@ -282,6 +291,11 @@ def _check(request: Generate) -> None:
         ),
         (output.suffix != ".wav" or not output.is_absolute(), "output", "an absolute path that ends in .wav"),
         (not output.parent.is_dir(), "output", "in a folder that exists"),
+        (
+            request.reference != "" and not Path(request.reference).is_absolute(),
+            "reference",
+            "an absolute path, or left out",
+        ),
         (
             request.live is not None and not Path(request.live).is_absolute(),
             "live",

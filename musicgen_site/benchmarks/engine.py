@@ -149,8 +149,8 @@ class _Engine:
                         sampling=Sampling(temperature=1.0, top_k=250, top_p=0.0, greedy=False),
                     )
                 )
-                take.memory = step.begin(conditioning.states, take.steps)
-                step.read(known, take.memory)
+                take.memory = step.begin(conditioning.states_at(0), take.steps)
+                step.read(known, take.memory, conditioning.states_at(0))
         began = []
         for _ in range(STEPS + WARM_STEPS + 1):
             began.append(time.perf_counter())

@@ -77,10 +77,7 @@ def _check_config(folder: Path, name: str) -> None:
         model_type = read_json(path)["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, name, f"{type(error).__name__}: {error}") from error
-    if model_type == "musicgen_melody":
-        message = f"{name} is a melody model, which cannot be played yet. Choose one without melody."
-        raise DownloadFailed(WRONG_ARCHITECTURE, message, "model_type is musicgen_melody")
-    if model_type != "musicgen":
+    if model_type not in ("musicgen", "musicgen_melody"):
         message = (
             f"{name} is not a MusicGen model but of type {str(model_type)[:60]!r}. Choose a MusicGen model."
         )

@@ -17,7 +17,6 @@ from django.db import IntegrityError, transaction
 from gated_configs.memory import Architecture, Music, Request, check_config, config_hash, describe, estimate
 from gated_configs.services.lookup import find_config
 from gated_configs.services.model_ids import hub_page, normalised_id
-from registry.catalog import MELODY_REASON
 from registry.described import FROM_CONFIG, record_of
 from registry.hardware import GB
 from registry.models import ModelConfig
@@ -141,14 +140,15 @@ def _page(model_id: str) -> str:
 def _longest_seconds(architecture: Architecture, music: Music) -> float:
     """What it was trained on, or the seconds that its positions reach where they are fewer; at least one."""
     positions = architecture.shapes.max_context
-    reach = (positions - music.codebooks // music.channels) / music.frame_rate if positions else math.inf
-    return float(max(1, math.floor(min(music.trained_seconds, reach))))
+    if not positions:
+        return float(max(1, math.floor(music.trained_seconds)))
+    # A melody model's pitches take positions, too.
+    steps = positions - music.conditioning_frames - music.codebooks // music.channels
+    return float(max(1, math.floor(min(music.trained_seconds, steps / music.frame_rate))))
 
 
 def _unplayable_reason(config: dict[str, Any]) -> str:
     """Why this release cannot play it, or nothing; as the engine decides when it loads one."""
-    if config["model_type"] == "musicgen_melody":
-        return MELODY_REASON
     codec = config.get("audio_encoder")
     if not isinstance(codec, dict) or codec.get("model_type", "encodec") != "encodec":
         return _CODEC_REASON

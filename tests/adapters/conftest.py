@@ -73,8 +73,6 @@ def dwarfs(db: None, checkpoint_of: CheckpointOf) -> dict[str, ModelConfig]:
             max_duration_seconds=30,
             recommended_duration_seconds=10,
             vram_requirement_gb=1,
-            is_playable=kind != "melody",
-            unplayable_reason="Melody models cannot be played yet." if kind == "melody" else "",
         )
         note_architecture(model, checkpoint_of(kind))
         rows[kind] = model

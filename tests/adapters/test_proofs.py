@@ -256,7 +256,8 @@ def test_a_locked_one_names_the_model_that_unlocks_it(
     assert choice_for(wide, dwarfs["wide"]).unlock_model is None
     # Without a base: the first in the list that its shapes fit.
     assert choice_for(loose, dwarfs["wide"]).unlock_model == dwarfs["mono"]
-    # A melody model cannot be played: nothing to switch to.
+    # One that cannot be played is nothing to switch to.
+    ModelConfig.objects.filter(pk="dwarf-melody").update(is_playable=False, unplayable_reason="A test.")
     melody = row_of(made.with_base(adapter_on("melody"), tmp_path / "m", "dwarfs/musicgen-melody"))
     choice = choice_for(melody, dwarfs["mono"])
     assert (choice.reason, choice.unlock_model) == ("Requires Dwarf Melody", None)

@@ -11,13 +11,14 @@ import soundfile
 import torch
 
 from generation.engine.audio import decode_codes
-from generation.engine.beginning import Beginning, _resampled, joined, read_beginning
+from generation.engine.beginning import Beginning, joined, read_beginning
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.company import render
 from generation.engine.decode import generate_codes
 from generation.engine.errors import EngineError
 from generation.engine.protocol import BEGINNING_UNREADABLE, Generate
 from generation.engine.render import Rendering
+from generation.engine.resampling import resampled
 from generation.engine.sampling import Sampling
 from tests.engine.conftest import DEMO, generate
 from tests.engine.test_windows import PROMPT, request_of
@@ -124,14 +125,14 @@ def test_another_rate_becomes_the_models() -> None:
         tone = [
             np.sin(2 * np.pi * 440 * np.arange(each) / each).astype(np.float32) for each in (rate, wanted)
         ]
-        found = _resampled(torch.from_numpy(tone[0])[None], rate, wanted)[0].numpy()
+        found = resampled(torch.from_numpy(tone[0])[None], rate, wanted)[0].numpy()
         assert found.shape == (wanted,)
         inside = slice(wanted // 20, -wanted // 20)
         assert abs(found[inside] - tone[1][inside]).max() < 1e-3
     high = np.sin(2 * np.pi * 12_000 * np.arange(32_000) / 32_000).astype(
         np.float32
     )  # above what 16 kHz can hold
-    assert abs(_resampled(torch.from_numpy(high)[None], 32_000, 16_000)[0, 800:-800]).max() < 1e-2
+    assert abs(resampled(torch.from_numpy(high)[None], 32_000, 16_000)[0, 800:-800]).max() < 1e-2
 
 
 def test_the_shipped_codec_says_again_what_it_heard(tmp_path: Path) -> None:

@@ -132,13 +132,6 @@ def test_a_config_that_cannot_be_read(broken: Path, text: str) -> None:
     assert "config.json" in error.message
 
 
-def test_a_melody_model_is_told_plainly(broken: Path) -> None:
-    edit_config(broken, model_type="musicgen_melody")
-    error = failure(broken)
-    assert error.error_code == CHECKPOINT_UNSUPPORTED
-    assert "is a melody model, which cannot be played yet" in error.message
-
-
 def test_another_kind_of_model(broken: Path) -> None:
     edit_config(broken, model_type="llama")
     error = failure(broken)

@@ -119,8 +119,8 @@ def test_prompt_seed_and_guidance_matter(model: LoadedModel) -> None:
 
 
 def test_without_guidance_the_prompt_alone_counts(model: LoadedModel) -> None:
-    assert encode_prompt(model, "slow piano", 1.0).states.shape[0] == 1
-    guided = encode_prompt(model, "slow piano", 3.0).states
+    assert encode_prompt(model, "slow piano", 1.0).rows == 1
+    guided = encode_prompt(model, "slow piano", 3.0).text
     assert guided.shape[0] == 2
     assert (guided[1] == 0).all()
     assert (guided[0] != 0).any()
@@ -178,7 +178,7 @@ def test_output_that_is_no_number_is_an_error(mono_model: LoadedModel) -> None:
 
 def test_a_prompt_of_too_many_tokens_is_refused_with_both_figures(mono_model: LoadedModel) -> None:
     fits = "! " * ((MAX_PROMPT_TOKENS - 3) // 2)
-    assert encode_prompt(mono_model, fits, 1.0).states.shape[1] <= MAX_PROMPT_TOKENS
+    assert encode_prompt(mono_model, fits, 1.0).length <= MAX_PROMPT_TOKENS
     with pytest.raises(
         EngineError, match=r"801 tokens long; the model reads at most 512\. Shorten it\."
     ) as caught:

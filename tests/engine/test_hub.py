@@ -187,11 +187,11 @@ def hub(mono: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHu
     old = {name: content for name, content in safe.items() if name != "model.safetensors"}
     path = tmp_path_factory.mktemp("bin") / "pytorch_model.bin"
     torch.save(load_file(mono / "model.safetensors"), path)
-    melody = {**safe, "config.json": json.dumps({"model_type": "musicgen_melody"}).encode()}
+    other = {**safe, "config.json": json.dumps({"model_type": "encodec"}).encode()}
     repositories = {
         "studio/safe": {**safe, **unread},
         "studio/old": {**old, "pytorch_model.bin": path.read_bytes(), "state_dict.bin": b"never read"},
-        "studio/melody": melody,
+        "studio/other": other,
     }
     with FakeHub(repositories) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -276,7 +276,7 @@ def test_a_cache_without_a_listing_is_looked_through(
         ("studio/safe", "v9", CHECKPOINT_NOT_FOUND, "no revision 'v9'"),
         ("not an id!", None, CHECKPOINT_NOT_FOUND, "neither a folder nor a hub id"),
         ("broken/hub", None, HUB_UNREACHABLE, "The hub answered 503"),
-        ("studio/melody", None, CHECKPOINT_UNSUPPORTED, "melody model"),
+        ("studio/other", None, CHECKPOINT_UNSUPPORTED, "not a MusicGen model"),
     ],
 )
 def test_every_refusal_has_its_own_sentence(

@@ -73,6 +73,7 @@ def test_a_command_has_the_form_of_the_contract() -> None:
         "stride_seconds": None,
         "beginning": None,
         "beginning_seconds": None,
+        "reference": "",
         "output": "/takes/7.wav",
     }
 

@@ -68,11 +68,11 @@ def test_models_are_listed_with_the_active_one(client: Client) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["musicgen-melody", "facebook/musicgen-melody"])
-def test_a_model_is_found_by_either_id(name: str, client: Client) -> None:
+@pytest.mark.parametrize("name", ["musicgen-stereo-large", "facebook/musicgen-stereo-large"])
+def test_a_model_is_found_by_either_id(name: str, client: Client, locked: str) -> None:
     answer = client.get(f"/api/models/{name}")
     assert answer.status_code == 200
-    assert (answer.json()["id"], answer.json()["is_playable"]) == ("musicgen-melody", False)
+    assert (answer.json()["id"], answer.json()["is_playable"]) == (locked, False)
     assert answer.json()["unplayable_reason"]
 
 

@@ -168,18 +168,18 @@ SCRIPT_REFUSALS = [
         command=["--model=musicgen-tiny"],
     ),
     Refused(
-        "melody model",
+        "locked model",
         "model",
         "MODEL_NOT_PLAYABLE",
-        "MusicGen Melody cannot be played yet. Melody models need a reference clip",
-        {"model_id": "musicgen-melody"},
-        command=["--model=musicgen-melody"],
+        "MusicGen Stereo Large cannot be played yet. Its codec is not a mono EnCodec.",
+        {"model_id": "musicgen-stereo-large"},
+        command=["--model=musicgen-stereo-large"],
     ),
 ]
 
 
 @pytest.fixture
-def limited(settings: Any) -> Callable[[Refused], None]:
+def limited(settings: Any, locked: str) -> Callable[[Refused], None]:
     """Set the operator's limits that a case asks for."""
 
     def limit(case: Refused) -> None:

@@ -71,6 +71,7 @@ def studio(
             {"id": "local", "local_path": str(checkpoint), "max_extended_seconds": 90},
             {"id": "broken", "local_path": str(broken)},
             {"id": "huge", "local_path": str(checkpoint), "vram_requirement_gb": 9000},
+            {"id": "locked", "is_playable": False, "unplayable_reason": "Its codec is not a mono EnCodec."},
         )
         yield running
 
@@ -348,8 +349,8 @@ def test_a_model_too_large_is_shown_and_warned_of(settings_page: Page) -> None:
     dialog.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     # A locked model says why, and has nothing to press.
-    locked = row(page, "musicgen-melody")
-    expect(locked).to_contain_text("does not play yet")
+    locked = row(page, "locked")
+    expect(locked).to_contain_text("Its codec is not a mono EnCodec.")
     expect(locked.get_by_role("link", name="Switch")).to_have_count(0)
 
 

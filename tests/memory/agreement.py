@@ -1,6 +1,6 @@
 """Measures peaks of the runner beside predicted ones: `python -m tests.memory.agreement FOLDER [CASE ...]`.
 
-FOLDER keeps the checkpoints it makes (13 GB). Results go to tests/data/memory_peaks.json and from there into
+FOLDER keeps the checkpoints it makes (20 GB). Results go to tests/data/memory_peaks.json and from there into
 docs/accuracy.md. Thirty seconds of music take minutes on a CPU.
 """
 
@@ -49,6 +49,8 @@ CASES: Final = (
     Case("musicgen-small", 30),
     Case("musicgen-medium", 1),
     Case("musicgen-medium", 1, dtype="bfloat16"),
+    Case("musicgen-melody", 1),
+    Case("musicgen-melody", 1, dtype="bfloat16"),
 )
 
 

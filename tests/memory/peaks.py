@@ -21,9 +21,12 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 DEMO: Final = _ROOT / "registry" / "checkpoints" / "musicgen-demo"
 _BUILD: Final = """
 import json, sys
-from transformers import EncodecFeatureExtractor, GenerationConfig, MusicgenConfig, MusicgenForConditionalGeneration
-folder, config = sys.argv[1], MusicgenConfig.from_dict(json.loads(sys.argv[2]))
-network = MusicgenForConditionalGeneration(config).eval()
+import transformers
+from transformers import EncodecFeatureExtractor, GenerationConfig
+folder, content = sys.argv[1], json.loads(sys.argv[2])
+family = {"musicgen": "Musicgen", "musicgen_melody": "MusicgenMelody"}[content["model_type"]]
+config = getattr(transformers, f"{family}Config").from_dict(content)
+network = getattr(transformers, f"{family}ForConditionalGeneration")(config).eval()
 start = config.decoder.vocab_size
 network.generation_config = GenerationConfig(bos_token_id=start, decoder_start_token_id=start, pad_token_id=start)
 network.save_pretrained(folder)
@@ -54,9 +57,9 @@ def make_checkpoint(folder: Path, config: dict[str, Any]) -> Path:
     return folder
 
 
-def measure(folder: Path, *, seconds: float, dtype: str, guidance: bool = True) -> Peak:
+def measure(folder: Path, *, seconds: float, dtype: str, guidance: bool = True, reference: str = "") -> Peak:
     """Make one take in a fresh runner. Raises RuntimeError where it fails."""
-    peak = asyncio.run(_peak_of(folder, seconds, dtype, guidance))
+    peak = asyncio.run(_peak_of(folder, seconds, dtype, guidance, reference))
     config = json.loads((folder / "config.json").read_text())
     return Peak(peak, predict(config, seconds=seconds, dtype=dtype, guidance=guidance))
 
@@ -72,7 +75,7 @@ def predict(config: dict[str, Any], *, seconds: float, dtype: str, guidance: boo
     return estimate(describe(config), request)
 
 
-async def _peak_of(folder: Path, seconds: float, dtype: str, guidance: bool) -> int:
+async def _peak_of(folder: Path, seconds: float, dtype: str, guidance: bool, reference: str) -> int:
     runner = Runner()
     await runner.start()
     try:
@@ -86,6 +89,7 @@ async def _peak_of(folder: Path, seconds: float, dtype: str, guidance: bool) -> 
             guidance_scale=3.0 if guidance else 1.0,
             seed=1,
             output=str(folder / "take.wav"),
+            reference=reference,
         )
         async for event in runner.generate(command):
             if isinstance(event, RequestFailed):

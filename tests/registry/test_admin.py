@@ -110,10 +110,10 @@ def test_make_active_asks_for_a_switch(admin: Client) -> None:
     ("chosen", "sentence"),
     [
         (["musicgen-small", "musicgen-large"], "Choose one model to make active."),
-        (["musicgen-melody"], "MusicGen Melody cannot be played yet."),
+        (["musicgen-stereo-large"], "MusicGen Stereo Large cannot be played yet."),
     ],
 )
-def test_make_active_refuses(chosen: list[str], sentence: str, admin: Client) -> None:
+def test_make_active_refuses(chosen: list[str], sentence: str, admin: Client, locked: str) -> None:
     answer = admin.post(LIST, {"action": "make_active", "_selected_action": chosen}, follow=True)
     assert sentence in answer.content.decode()
     assert get_active_model().pk == "musicgen-demo"

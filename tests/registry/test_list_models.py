@@ -41,10 +41,10 @@ def test_it_marks_the_active_model() -> None:
 
 
 @pytest.mark.django_db
-def test_it_says_that_melody_models_cannot_be_played() -> None:
-    melody = [line for line in listed().splitlines() if "musicgen-" in line and "melody" in line]
-    assert len(melody) == 4
-    assert all("Cannot be played yet. " in line for line in melody)
+def test_it_says_what_cannot_be_played_and_why(locked: str) -> None:
+    lines = [line for line in listed().splitlines() if "Cannot be played yet. " in line]
+    assert [line.split()[0] for line in lines] == [locked]
+    assert "Its codec is not a mono EnCodec." in lines[0]
 
 
 @pytest.mark.django_db

@@ -40,12 +40,12 @@ def test_it_shows_every_model_with_what_it_can_do(client: Client) -> None:
         assert words in rows["MusicGen Small"]
 
 
-def test_it_marks_the_active_one_and_says_why_others_cannot_be_played(client: Client) -> None:
+def test_it_marks_the_active_one_and_says_why_others_cannot_be_played(client: Client, locked: str) -> None:
     rows = rows_of(client)
     assert " active " in rows["MusicGen Demo"]
     assert " active " not in rows["MusicGen Small"]
     assert "Switch" in rows["MusicGen Small"]
-    assert "does not play yet" in rows["MusicGen Melody"]
+    assert "Its codec is not a mono EnCodec." in rows["MusicGen Stereo Large"]
 
 
 def test_it_shows_the_limits_in_force(client: Client, settings: Any) -> None:

@@ -14,7 +14,7 @@ from tests.generation.test_dispatcher import Engine, runners
 
 @pytest.fixture(scope="session")
 def dwarfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of dwarf checkpoints: `mono` and `stereo` play, `truncated`, `melody`, `misfit` and `nan` do not."""
+    """Folders of dwarf checkpoints: `mono` and `stereo` play, `truncated`, `other`, `misfit` and `nan` do not."""
     from safetensors.torch import load_file, save_file
 
     from tests.engine.dwarf import build_dwarf
@@ -22,12 +22,12 @@ def dwarfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dwarfs")
     build_dwarf(folder / "mono", seed=1)
     build_dwarf(folder / "stereo", channels=2, seed=2)
-    for name in ("truncated", "melody", "misfit", "nan"):
+    for name in ("truncated", "other", "misfit", "nan"):
         shutil.copytree(folder / "mono", folder / name)
 
     weights = folder / "truncated" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    _edit_config(folder / "melody", model_type="musicgen_melody")
+    _edit_config(folder / "other", model_type="encodec")
     # Its files are whole, but the weights are those of another shape: only loading finds that.
     config = json.loads((folder / "misfit" / "config.json").read_text())
     _edit_config(folder / "misfit", decoder={**config["decoder"], "num_hidden_layers": 3})

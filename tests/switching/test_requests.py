@@ -24,7 +24,7 @@ from registry.services import (
 from tests.switching.models import active_id, switch_to
 
 HOST = "host-of-the-test"
-SMALL, MEDIUM, MELODY = "musicgen-small", "musicgen-medium", "musicgen-melody"
+SMALL, MEDIUM, LOCKED = "musicgen-small", "musicgen-medium", "musicgen-stereo-large"
 
 
 @pytest.mark.django_db
@@ -78,9 +78,9 @@ def test_the_active_model_is_active_already_and_can_be_reloaded() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("reload", [False, True])
-def test_what_cannot_be_played_or_found_is_refused(reload: bool) -> None:
-    with pytest.raises(ModelNotPlayable, match="MusicGen Melody cannot be played yet"):
-        request_switch(MELODY, reload=reload)
+def test_what_cannot_be_played_or_found_is_refused(reload: bool, locked: str) -> None:
+    with pytest.raises(ModelNotPlayable, match="MusicGen Stereo Large cannot be played yet"):
+        request_switch(locked, reload=reload)
     for name in ("no-such-model", "", "a\0b", "ä"):
         with pytest.raises(ModelNotFound, match="There is no model"):
             request_switch(name, reload=reload)
@@ -255,7 +255,7 @@ def test_a_switch_that_no_host_has_taken_waits() -> None:
 # No sequence of verbs breaks it.
 
 VERBS = st.one_of(
-    st.tuples(st.just("request"), st.sampled_from([SMALL, MEDIUM, MELODY, "musicgen-demo"]), st.booleans()),
+    st.tuples(st.just("request"), st.sampled_from([SMALL, MEDIUM, LOCKED, "musicgen-demo"]), st.booleans()),
     st.tuples(st.just("cancel")),
     st.tuples(st.just("claim"), st.sampled_from([HOST, "another-host"])),
     st.tuples(st.just("enter"), st.sampled_from(SwitchStage), st.sampled_from([HOST, "another-host"])),
@@ -290,7 +290,9 @@ def apply(verb: tuple[Any, ...]) -> None:
 @pytest.mark.django_db
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(VERBS, max_size=25))
-def test_whatever_is_asked_one_model_is_active_and_one_switch_open(verbs: list[tuple[Any, ...]]) -> None:
+def test_whatever_is_asked_one_model_is_active_and_one_switch_open(
+    locked: str, verbs: list[tuple[Any, ...]]
+) -> None:
     with transaction.atomic():
         reached: dict[int, list[str]] = {}
         for verb in verbs:

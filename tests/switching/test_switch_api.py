@@ -87,10 +87,10 @@ def test_the_active_model_is_a_plain_answer_and_reload_is_not(client: Client) ->
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", [SWITCH, STREAM])
-def test_refusals_have_the_one_shape(client: Client, path: str) -> None:
+def test_refusals_have_the_one_shape(client: Client, path: str, locked: str) -> None:
     assert_refused(post(client, {"model_id": "no-such"}, path), 404, "MODEL_NOT_FOUND")
     assert_refused(post(client, {"model_id": "\0"}, path), 404, "MODEL_NOT_FOUND")
-    assert_refused(post(client, {"model_id": "musicgen-melody"}, path), 400, "MODEL_NOT_PLAYABLE")
+    assert_refused(post(client, {"model_id": locked}, path), 400, "MODEL_NOT_PLAYABLE")
     bodies: list[Any] = [{}, {"model_id": 7}, {"model_id": SMALL, "x": 1}, [], "not json"]
     for body in bodies:
         assert_refused(post(client, body, path), 400, "INVALID_REQUEST")

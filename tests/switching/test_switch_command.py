@@ -157,9 +157,9 @@ def refused(*arguments: str) -> tuple[str, str]:
 
 
 @pytest.mark.django_db
-def test_what_cannot_be_is_refused_at_once() -> None:
+def test_what_cannot_be_is_refused_at_once(locked: str) -> None:
     assert refused("no-such")[0] == "MODEL_NOT_FOUND"
-    assert refused("musicgen-melody")[0] == "MODEL_NOT_PLAYABLE"
+    assert refused(locked)[0] == "MODEL_NOT_PLAYABLE"
     code, sentence = refused("musicgen-small", "--no-wait")
     assert (code, sentence[:20]) == ("NO_ENGINE", "No server is running")
     assert ModelSwitch.objects.get().stage == "cancelled", "nobody would carry it out"

@@ -193,7 +193,7 @@ def test_requests_share_a_runner_one_after_the_other(engine: Engine, tmp_path: P
     ("folder", "code", "says"),
     [
         ("truncated", "FILE_CORRUPT", "model.safetensors of truncated is damaged."),
-        ("melody", "WRONG_ARCHITECTURE", "melody model"),
+        ("other", "WRONG_ARCHITECTURE", "not a MusicGen model"),
         ("no-such-folder", "CHECKPOINT_NOT_FOUND", "is not there. Correct it in the admin."),
         ("misfit", "CHECKPOINT_CORRUPT", ""),
         ("nan", "NOT_PROVEN", "was loaded but could not make a sound, so it was not made active."),

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers.models.musicgen.modeling_musicgen import MusicgenForConditionalGeneration
 
 from generation.engine.adapters.branch import branched, twin_of
 from generation.engine.adapters.fit import FittedAdapter
@@ -28,6 +27,7 @@ from generation.engine.protocol import ADAPTER_UNSUPPORTED, AdapterUse
 
 if TYPE_CHECKING:
     from generation.engine.adapters.layers import Share
+    from generation.engine.families import Network
 
 
 class Attachment:
@@ -63,10 +63,10 @@ class Attachment:
 
 
 def adapted_network(
-    network: MusicgenForConditionalGeneration,
+    network: Network,
     adapters: Sequence[FittedAdapter],
     strengths: Sequence[float],
-) -> MusicgenForConditionalGeneration:
+) -> Network:
     """A network that differs from `network` by the sum of each adapter's difference times its strength.
 
     Raises EngineError ADAPTER_UNSUPPORTED for adapters that cannot act together.

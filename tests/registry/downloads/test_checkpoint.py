@@ -63,7 +63,6 @@ def test_every_cut_of_a_real_checkpoint_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "error_code", "words"),
     [
-        ("config.json", b'{"model_type": "musicgen_melody"}', "WRONG_ARCHITECTURE", "is a melody model"),
         ("config.json", b'{"model_type": "llama"}', "WRONG_ARCHITECTURE", "but of type 'llama'"),
         ("config.json", b"{", "FILE_CORRUPT", "config.json of my-model is damaged"),
         ("config.json", b"[" * 100_000, "FILE_CORRUPT", "config.json of my-model is damaged"),
@@ -209,10 +208,10 @@ def test_checking_can_be_stopped(caller: Caller, monkeypatch: pytest.MonkeyPatch
 
 
 def test_wrong_model_on_the_hub(caller: Caller, fake: FakeHub) -> None:
-    fake.publish("studio/melody", {**FILES, "config.json": b'{"model_type": "musicgen_melody"}'})
-    plan = caller.plan("studio/melody")
+    fake.publish("studio/codec", {**FILES, "config.json": b'{"model_type": "encodec"}'})
+    plan = caller.plan("studio/codec")
     folder = caller.download(plan)
-    with pytest.raises(DownloadFailed, match="studio/melody is a melody model") as failure:
+    with pytest.raises(DownloadFailed, match="studio/codec is not a MusicGen model") as failure:
         caller.verify(folder, plan)
     assert failure.value.error_code == "WRONG_ARCHITECTURE"
     assert caller.heard[-1][0] == caller.heard[-1][1] > TOTAL - 10
