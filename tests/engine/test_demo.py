@@ -20,6 +20,7 @@ from generation.training.evaluation import full_prompt
 from generation.training.language_model_training import captioned_loss
 from generation.training.spectra import spectrum
 from generation.training.synthesiser import render
+from generation.training.tokens import Batch
 from tests.engine.conftest import DEMO
 from tests.engine.dwarf import build_dwarf
 from tests.engine.test_decode import codes_for
@@ -103,7 +104,8 @@ def test_its_weights_are_no_ones_random_ones() -> None:
     piece = compose(1_000_000_777, 3.0, style="pop", arrangement="melody chords bass drums")
     with torch.no_grad():
         codes = encode(network.audio_encoder, torch.from_numpy(render(piece))[None])
-        losses = captioned_loss(network, tokenizer, codes, [full_prompt(piece)], [1.0])
+        batch = Batch(codes, [full_prompt(piece)], torch.tensor([piece.sixteenth]))
+        losses = captioned_loss(network, tokenizer, batch, [True])
     assert losses[0] < 2.0  # guessing is ln 512 = 6.2
     assert losses.mean() < 4.0
 
