@@ -1,0 +1,389 @@
+"""Clips: what is taken in and what is refused, whose they are, what goes on from them, and what becomes of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.utils import timezone
+
+from generation.clips import decoding
+from generation.clips.decoding import ClipRefused
+from generation.models import Clip, Job, JobStatus
+from generation.retention.rules import Look
+from generation.retention.run import RULES_BY_NAME, Outcome, run_rule
+from generation.services import clips, jobs, storage
+from generation.services.continuing import SourceGone, source_file
+from generation.services.refusals import GenerationRefused, StorageFull
+from generation.services.submission import GenerationRequest, submit_job
+from generation.services.verification import NotVerifiable, request_to_make_again
+from musicgen_site.models import AuditEntry
+from registry.media import clips_media
+from tests.generation.music import make_running_job, make_take, recipe_for, save, tone
+from tests.generation.test_take_audio import body
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
+
+
+def submit(owner: User, **fields: Any) -> Job:
+    return submit_job(owner=owner, request=GenerationRequest(prompt="piano", **fields))
+
+
+def sound(seconds: float = 2.5, **options: Any) -> bytes:
+    """A WAV file of noise, or what `options` of soundfile make of it."""
+    rate, channels = options.pop("samplerate", 16000), options.pop("channels", 1)
+    samples = np.random.default_rng(1).uniform(-0.5, 0.5, (round(seconds * rate), channels))
+    written = io.BytesIO()
+    soundfile.write(written, samples, rate, **{"format": "WAV", **options})
+    return written.getvalue()
+
+
+def kept(owner: User, content: bytes | None = None, name: str = "my song.wav") -> Clip:
+    upload = SimpleUploadedFile(name, sound() if content is None else content)
+    return clips.keep_upload(owner=owner, upload=upload)[0]
+
+
+def send(client: Client, content: bytes, name: str = "my song.wav") -> Any:
+    return client.post("/api/clips", {"file": SimpleUploadedFile(name, content)})
+
+
+def audio_of(clip: Clip) -> tuple[Any, int]:
+    with clips_media().local(clip.file_name) as path:
+        samples, rate = soundfile.read(path, dtype="int16", always_2d=True)
+    return samples, rate
+
+
+def clean(rule: str, **look: bool) -> Outcome:
+    outcome = run_rule(RULES_BY_NAME[rule], Look(**look))
+    assert outcome.problems == []
+    return outcome
+
+
+# Bringing one in.
+
+
+@pytest.mark.parametrize("kept_in", ["folder", "bucket"])
+def test_a_clip_is_brought_in_heard_and_deleted(
+    kept_in: str, request: pytest.FixtureRequest, owner: User, client: Client, home: Path
+) -> None:
+    if kept_in == "bucket":
+        request.getfixturevalue("bucket")
+    content = sound(samplerate=44100, channels=2)
+    answer = send(client, content)
+    facts = answer.json()
+    assert answer.status_code == 201
+    assert (facts["title"], facts["duration_seconds"], facts["sample_rate"], facts["channels"]) == (
+        "my song", 2.5, 44100, 2
+    )  # fmt: skip
+    clip = Clip.objects.get(pk=facts["id"])
+    samples, rate = audio_of(clip)
+    assert rate == 44100
+    # 16 bits stay what they are.
+    assert np.array_equal(samples, soundfile.read(io.BytesIO(content), dtype="int16", always_2d=True)[0])
+    heard = client.get(facts["audio_url"])
+    assert (heard.status_code, heard["Content-Type"], body(heard)[:4]) == (200, "audio/flac", b"fLaC")
+    assert body(client.get(facts["audio_url"], headers={"Range": "bytes=0-3"})) == b"fLaC"
+    again = send(client, content, "other name.wav")
+    assert (again.status_code, again.json()["id"]) == (200, clip.pk)
+    assert [each["id"] for each in client.get("/api/clips").json()["clips"]] == [clip.pk]
+    assert client.get(f"/api/clips/{clip.pk}").json() == facts
+    assert client.delete(f"/api/clips/{clip.pk}").status_code == 204
+    assert client.get(f"/api/clips/{clip.pk}").status_code == 404
+    assert list(clips_media().entries()) == []
+    assert list((home / "incoming").iterdir()) == []
+    assert [entry.action for entry in AuditEntry.objects.filter(object_id=clip.pk)] == ["clip.deleted"]
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"), [("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]
+)
+def test_other_formats_become_the_same(container: str, subtype: str, owner: User) -> None:
+    clip = kept(owner, sound(1.5, samplerate=48000, format=container, subtype=subtype), "a.bin")
+    assert (clip.duration_seconds, clip.sample_rate, clip.title) == (1.5, 48000, "a")
+    assert soundfile.info(io.BytesIO(b"".join(read(clip)))).subtype == "PCM_16"
+
+
+def read(clip: Clip) -> list[bytes]:
+    opened = clips.opened_clip(clip)
+    try:
+        return [opened.stream().read()]
+    finally:
+        opened.close()
+
+
+def test_what_is_too_loud_is_turned_down_as_a_whole(owner: User) -> None:
+    samples = np.linspace(-4, 4, 16000)
+    written = io.BytesIO()
+    soundfile.write(written, samples, 16000, format="WAV", subtype="FLOAT")
+    found = audio_of(kept(owner, written.getvalue()))[0][:, 0] / 32768
+    assert abs(found - samples / 4).max() < 1e-4
+
+
+def _with_nan() -> bytes:
+    samples = np.zeros(16000, dtype=np.float32)
+    samples[9] = np.nan
+    written = io.BytesIO()
+    soundfile.write(written, samples, 16000, format="WAV", subtype="FLOAT")
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "sentence"),
+    [
+        (b"", "CLIP_NOT_AUDIO", "no sound file that can be read. Send WAV, FLAC, MP3 or OGG."),
+        (b"RIFF....WAVEfmt nothing", "CLIP_NOT_AUDIO", "no sound file"),
+        (sound(0.001)[:44], "CLIP_EMPTY", "The clip is empty"),
+        (sound(0.5), "CLIP_TOO_SHORT", "needs at least 1 s"),
+        (sound(1.5, channels=3), "CLIP_CHANNELS", "has 3 channels. Mix it to mono or stereo"),
+        (sound(1.5, samplerate=4000), "CLIP_RATE", "has 4000 samples a second"),
+        (_with_nan(), "CLIP_NOT_FINITE", "samples that are not numbers"),
+    ],
+    ids=["nothing", "no audio", "empty", "short", "channels", "rate", "not finite"],
+)  # fmt: skip
+def test_what_is_no_clip_is_refused(
+    content: bytes, code: str, sentence: str, client: Client, home: Path
+) -> None:
+    answer = send(client, content)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, code)
+    assert sentence in answer.json()["error"]
+    assert not Clip.objects.exists()
+    assert not (home / "clips").exists()
+
+
+def test_a_long_or_large_one_is_refused(
+    client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "LONGEST_SECONDS", 2.0)
+    answer = send(client, sound(2.5))
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "CLIP_TOO_LONG")
+    settings.STUDIO = settings.STUDIO.model_copy(update={"max_clip_mb": 1})
+    answer = send(client, bytes(1_000_001))
+    assert (answer.status_code, answer.json()["error_code"]) == (413, "CLIP_TOO_LARGE")
+    assert "larger than 1\u202fMB" in answer.json()["error"]
+    assert client.post("/api/clips", {"file": "text"}).json()["error_code"] == "NO_FILE"
+    assert client.post("/api/clips", "{}", content_type="application/json").json()["error_code"] == "NO_FILE"
+
+
+def test_a_decoder_that_dies_or_hangs_is_a_refusal(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_CLOCK_SECONDS", 0.01)
+    with pytest.raises(ClipRefused, match="more time or memory") as refused:
+        kept(owner)
+    assert refused.value.code == "CLIP_LIMIT"
+    monkeypatch.setattr(decoding, "_CLOCK_SECONDS", 60.0)
+    monkeypatch.setattr(decoding.sys, "executable", "/bin/false")
+    with pytest.raises(ClipRefused, match="more time or memory"):
+        kept(owner)
+
+
+def test_the_decoder_has_limits_and_no_secrets(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSICGEN_SECRET_KEY", "secret")
+    run = subprocess.run
+    found: list[list[int]] = []
+
+    def tell_limits(command: list[str], **options: Any) -> Any:
+        assert command[1:3] == ["-m", "generation.clips"]
+        program = (
+            "import os, resource as r; from generation.clips import __main__ as decoder;"
+            "names = (r.RLIMIT_CPU, r.RLIMIT_AS, r.RLIMIT_CORE, r.RLIMIT_NOFILE);"
+            "told = lambda *_: [*(r.getrlimit(name)[1] for name in names), 'MUSICGEN_SECRET_KEY' in os.environ];"
+            "decoder.decode = told; decoder.main('source', 'target', 600.0)"
+        )
+        found.append(json.loads(run([command[0], "-c", program], **options).stdout))
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", tell_limits)
+    kept(owner)
+    assert found == [[60, 1024**3, 0, 64, False]]
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("../../etc/pass\u202ewd .WAV", "pass wd"), ("x" * 255, "x" * 200), ("\x07.wav", "Clip"), ("a\udce4.mp3", "a")],
+)  # fmt: skip
+def test_a_name_is_only_a_title(name: str, title: str) -> None:
+    assert clips._title(name) == title
+
+
+def test_clips_are_ones_own(owner: User, bob: User, client: Client, shared_mode: None) -> None:
+    clip = kept(owner)
+    client.force_login(bob)
+    for path in (f"/api/clips/{clip.pk}", f"/api/clips/{clip.pk}/audio"):
+        assert client.get(path).status_code == 404
+    assert client.delete(f"/api/clips/{clip.pk}").status_code == 404
+    assert client.get("/api/clips").json()["clips"] == []
+    with pytest.raises(GenerationRefused, match="There is no such clip"):
+        submit(bob, continue_clip=clip.pk)
+
+
+# Going on from one.
+
+
+def test_a_job_goes_on_from_a_clip_as_from_a_take(owner: User, client: Client) -> None:
+    clip = kept(owner, sound(2.5, samplerate=8000, channels=2))
+    Clip.objects.update(used_at=timezone.now() - timedelta(days=30))
+    values = {"prompt": "piano", "duration_seconds": 5, "continue_clip": clip.pk}
+    answer = client.post("/api/generations", json.dumps(values), content_type="application/json")
+    assert answer.status_code == 202
+    job = Job.objects.get()
+    assert (job.continued_clip, job.continued_take, job.continued_sha256) == (clip.pk, None, clip.sha256)
+    assert (job.continued_from_seconds, job.duration_seconds) == (2.5, 5)
+    assert storage.promised_bytes(owner) == 7.5 * 16000 * 2
+    assert Clip.objects.get().used_at > timezone.now() - timedelta(minutes=1)
+    with source_file(job) as path:
+        assert path is not None
+        assert soundfile.info(path).frames == 20000
+    recipe = recipe_for(job)
+    assert recipe["continued"] == {"clip": clip.pk, "sha256": clip.sha256, "from_seconds": 2.5}
+    assert submit(owner, continue_clip=clip.pk, continue_from_seconds=1.5).continued_from_seconds == 1.5
+    with pytest.raises(GenerationRefused, match=r"Duration 120.5s \(2.5s that are there"):
+        submit(owner, continue_clip=clip.pk, duration_seconds=118)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "code", "sentence"),
+    [
+        ({"continue_clip": 10**30}, "continue_clip", "CLIP_NOT_FOUND", "There is no such clip"),
+        ({"continue_clip": 10**6}, "continue_clip", "CLIP_NOT_FOUND", "Bring it in again."),
+        ({"continue_take": 1}, "continue_clip", "SOURCE_TWICE", "from a take or from a clip, not from both"),
+        ({"continue_from_seconds": 3}, "continue_from_seconds", "PARAMETER_OUT_OF_RANGE", "and 2.5 s of the clip"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_gone_on_from_is_refused(
+    fields: dict[str, Any], field: str, code: str, sentence: str, owner: User
+) -> None:
+    clip = kept(owner)
+    with pytest.raises(GenerationRefused) as refused:
+        submit(owner, **{"continue_clip": clip.pk, **fields})
+    assert list(refused.value.refusals) == [field]
+    assert refused.value.first.code == code
+    assert sentence in str(refused.value)
+
+
+def take_from(owner: User, clip: Clip) -> Any:
+    job = make_running_job(
+        owner,
+        continued_clip=clip.pk,
+        continued_sha256=clip.sha256,
+        continued_from_seconds=clip.duration_seconds,
+    )
+    take = save(job)
+    assert take is not None
+    assert jobs.end_job(job, JobStatus.FINISHED, host=job.lease_owner)
+    return take
+
+
+def test_a_take_is_made_again_from_the_same_audio(owner: User) -> None:
+    content = sound()
+    clip = kept(owner, content)
+    take = take_from(owner, clip)
+    assert f"--continue-clip {clip.pk} --continue-from 2.5" in take.recipe_line
+    assert request_to_make_again(take).continue_clip == clip.pk
+    clips.delete_clip(clip)
+    with pytest.raises(NotVerifiable, match="Bring it in again; it is known by its content"):
+        request_to_make_again(take)
+    with pytest.raises(SourceGone, match="The clip that this job") as gone, source_file(take.job):
+        pass
+    assert gone.value.error_code == "CLIP_GONE"
+    again = kept(owner, content)
+    assert again.pk != clip.pk
+    assert request_to_make_again(take).continue_clip == again.pk
+    with source_file(take.job) as path:
+        assert path is not None
+
+
+def test_a_failed_job_is_tried_again_from_its_clip(owner: User) -> None:
+    clip = kept(owner)
+    job = submit(owner, continue_clip=clip.pk, continue_from_seconds=2.0)
+    Job.objects.filter(pk=job.pk).update(status=JobStatus.FAILED)
+    job.refresh_from_db()
+    again = jobs.retry_job(job)
+    assert again is not None
+    assert (again.continued_clip, again.continued_from_seconds) == (clip.pk, 2.0)
+
+
+# What they cost, and how they go.
+
+
+@pytest.fixture
+def studio(settings: Any) -> Callable[..., None]:
+    """Set the operator's settings."""
+
+    def change(**values: Any) -> None:
+        settings.STUDIO = settings.STUDIO.model_copy(update=values)
+
+    return change
+
+
+def test_clips_count_as_storage(owner: User, studio: Callable[..., None], client: Client, home: Path) -> None:
+    take, clip = make_take(owner), kept(owner)
+    used = take.file_bytes + clip.file_bytes
+    answer = client.get("/api/storage").json()
+    assert (answer["used_bytes"], answer["clip_bytes"]) == (used, clip.file_bytes)
+    assert storage.total_storage().used_bytes == used
+    assert storage.largest_users(3)[0].used_bytes == used
+    studio(max_person_gb=(used + 100) / 1e9)
+    answer = send(client, sound(1.2))
+    assert (answer.status_code, answer.json()["error_code"]) == (507, "STORAGE_FULL")
+    assert len(list((home / "clips").iterdir())) == Clip.objects.count() == 1
+    studio(max_person_gb=0, max_takes_gb=(used + 100) / 1e9)
+    with pytest.raises(StorageFull):
+        submit(owner, duration_seconds=1)
+    # What rules may remove makes room, clips do not.
+    studio(max_takes_gb=0, max_person_gb=(used + 40000) / 1e9, when_full="remove-oldest")
+    assert submit(owner, duration_seconds=2).pk
+    assert [removal.what for removal in clean("limits").removed] == [f"take {take.pk} of {owner.username}"]
+    studio(max_person_gb=(clip.file_bytes + 40000) / 1e9)
+    with pytest.raises(StorageFull):
+        submit(owner, duration_seconds=2)
+
+
+def test_a_clip_that_nobody_needs_goes_after_a_week(owner: User, bob: User, home: Path) -> None:
+    waiting, made, lately, needless, bobs = (
+        kept(person, sound(1 + 0.1 * number))
+        for number, person in enumerate((owner, owner, owner, owner, bob))
+    )
+    submit(owner, continue_clip=waiting.pk)
+    take = take_from(owner, made)
+    # Somebody else's take of the same audio keeps nobody's clip.
+    take_from(bob, needless)
+    Clip.objects.exclude(pk=lately.pk).update(used_at=timezone.now() - timedelta(days=8))
+    assert clean("clips", only_tells=True).freed_bytes == needless.file_bytes + bobs.file_bytes
+    outcome = clean("clips")
+    assert len(outcome.removed) == 2
+    assert set(Clip.objects.values_list("pk", flat=True)) == {waiting.pk, made.pk, lately.pk}
+    assert {path.name for path in (home / "clips").iterdir()} == {
+        clip.file_name for clip in Clip.objects.all()
+    }
+    assert AuditEntry.objects.filter(action="clip.removed", way="clean-up").count() == 2
+    take.delete()
+    assert len(clean("clips").removed) == 1
+    assert set(Clip.objects.values_list("pk", flat=True)) == {waiting.pk, lately.pk}
+
+
+def test_one_that_was_put_away_goes_where_nothing_was_made_from_it(owner: User) -> None:
+    used, unused = kept(owner), kept(owner, sound(1.5))
+    take_from(owner, used)
+    assert [clips.put_away(clip) for clip in (used, unused)] == [False, True]
+    assert list(Clip.objects.all()) == [used]
+
+
+def test_files_without_a_row_are_found(owner: User, home: Path) -> None:
+    clip = kept(owner)
+    stray = home / "clips" / "20260101-0123456789abcdef.flac"
+    tone(stray.with_suffix(".wav")).rename(stray)
+    os.utime(stray, (0, 0))
+    os.utime(home / "clips" / clip.file_name, (0, 0))
+    clean("orphans")
+    assert {path.name for path in (home / "clips").iterdir()} == {clip.file_name, "orphans"}
