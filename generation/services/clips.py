@@ -59,10 +59,22 @@ def keep_upload(*, owner: Any, upload: Any) -> tuple[Clip, bool]:
         return keep_clip(owner=owner, source=path, name=upload.name or "")
 
 
+def clip_named(text: str, *, owner: Any) -> int:
+    """The number of a clip, named by that or by the path of a sound file, which is then kept. Raises as `keep_clip`."""
+    path = Path(text).expanduser()
+    if text.isascii() and text.isdigit() and len(text) < 19 and not path.exists():
+        return int(text)
+    if not path.is_file():
+        raise ClipRefused(
+            "NO_FILE", f"There is no file {text[:200]}. Name a sound file, or the number of a clip."
+        )
+    return keep_clip(owner=owner, source=path, name=path.name)[0].pk
+
+
 def keep_clip(*, owner: Any, source: Path, name: str) -> tuple[Clip, bool]:
     """The clip made of a sound file, and whether it is new: the same audio is kept once for each person.
 
-    Raises ClipRefused, StorageFull, MediaAway, OSError.
+    Raises ClipRefused, StorageFull, MediaAway.
     """
     _check_size(source.stat().st_size)
     with _incoming() as folder:
@@ -117,11 +129,17 @@ def _title(name: str) -> str:
 
 @contextmanager
 def _incoming() -> Iterator[Path]:
-    """A folder for what is on its way in; after a crash the clean-up removes it."""
+    """A folder for what is on its way in; after a crash the clean-up removes it. What its disk refuses is ClipRefused."""
     incoming: Path = settings.STUDIO.incoming_folder
-    incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="clip-", dir=incoming) as folder:
-        yield Path(folder)
+    try:
+        incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="clip-", dir=incoming) as folder:
+            yield Path(folder)
+    except MediaAway:
+        raise
+    except OSError as problem:
+        logger.warning("a clip cannot be kept: %s", problem)
+        raise ClipRefused("DISK_FULL") from problem
 
 
 def opened_clip(clip: Clip) -> OpenedMedia:

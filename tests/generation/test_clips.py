@@ -313,6 +313,27 @@ def test_a_failed_job_is_tried_again_from_its_clip(owner: User) -> None:
     assert (again.continued_clip, again.continued_from_seconds) == (clip.pk, 2.0)
 
 
+def test_a_command_names_a_clip_by_file_or_number(owner: User, tmp_path: Path) -> None:
+    path = tmp_path / "a song.wav"
+    path.write_bytes(sound())
+    number = clips.clip_named(str(path), owner=owner)
+    assert Clip.objects.get().title == "a song"
+    assert clips.clip_named(str(number), owner=owner) == number
+    with pytest.raises(ClipRefused, match="There is no file /nowhere"):
+        clips.clip_named("/nowhere", owner=owner)
+
+
+def test_a_disk_that_refuses_is_a_refusal(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(clips.shutil, "copyfile", full)
+    with pytest.raises(ClipRefused, match="Free some space") as refused:
+        kept(owner)
+    assert refused.value.code == "DISK_FULL"
+    assert list(clips_media().entries()) == []
+
+
 # What they cost, and how they go.
 
 
