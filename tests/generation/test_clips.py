@@ -313,6 +313,49 @@ def test_a_failed_job_is_tried_again_from_its_clip(owner: User) -> None:
     assert (again.continued_clip, again.continued_from_seconds) == (clip.pk, 2.0)
 
 
+def test_the_page_goes_on_from_a_clip(owner: User, client: Client) -> None:
+    upload = SimpleUploadedFile("my song.wav", sound())
+    answer = client.post("/clips/", {"file": upload})
+    clip = Clip.objects.get()
+    assert (answer.status_code, answer["Location"]) == (302, f"/?clip={clip.pk}")
+    page = client.get(f"/?clip={clip.pk}")
+    text = page.content.decode()
+    assert "Goes on from the clip “my song” at" in text
+    assert f'src="{clip.audio_url}"' in text
+    form = page.context["form"]
+    sent = {name: form[name].value() for name in ("continue_clip", "continue_from_seconds")}
+    assert sent == {"continue_clip": str(clip.pk), "continue_from_seconds": "2.5"}
+    refused = client.post("/", {**sent, "prompt": "piano", "continue_from_seconds": "9"})
+    assert refused.status_code == 400
+    assert "Go on from a moment between 1 and 2.5 s of the clip." in refused.content.decode()
+    gone = client.post("/", {**sent, "prompt": "piano", "continue_clip": "1000000"})
+    assert "There is no such clip to go on from." in gone.content.decode()
+    assert client.post("/", {**sent, "prompt": "piano", "duration_seconds": "3"}).status_code == 302
+    job = Job.objects.get()
+    assert (job.continued_clip, job.continued_from_seconds, job.duration_seconds) == (clip.pk, 2.5, 3)
+    take = take_from(owner, clip)
+    assert client.get(f"/?take={take.pk}").context["form"]["continue_clip"].value() == str(clip.pk)
+    client.post(f"/clips/{clip.pk}/remove/")
+    assert Clip.objects.exists(), "a take was made from it"
+
+
+def test_a_long_clip_leaves_room_for_what_is_added(owner: User, client: Client) -> None:
+    clip = kept(owner, sound(118.0, samplerate=8000))
+    form = client.get(f"/?clip={clip.pk}").context["form"]
+    # Of the demo's 120 s without the 8 s that it recommends.
+    assert form["continue_from_seconds"].value() == "112"
+
+
+def test_a_refused_upload_says_why_in_place(client: Client) -> None:
+    answer = client.post(
+        "/clips/", {"file": SimpleUploadedFile("a.wav", b"no")}, headers={"HX-Request": "true"}
+    )
+    assert answer.status_code == 400
+    assert 'id="id_clip_hint" data-clip-hint>This is no sound file' in answer.content.decode()
+    answer = client.post("/clips/", {}, follow=True)
+    assert "Choose a sound file" in answer.content.decode()
+
+
 def test_a_command_names_a_clip_by_file_or_number(owner: User, tmp_path: Path) -> None:
     path = tmp_path / "a song.wav"
     path.write_bytes(sound())

@@ -78,6 +78,8 @@ PAGES = {
     "POST generation:job-cancel": Row("/jobs/{job}/cancel/", "302 404 302 404"),
     "POST generation:job-retry": Row("/jobs/{failed}/retry/", "302 404 302 404"),
     "POST generation:job-dismiss": Row("/jobs/{failed}/dismiss/", "302 404 302 404"),
+    "POST generation:clip-upload": Row("/clips/", "302 302 302 302"),
+    "POST generation:clip-remove": Row("/clips/{clip}/remove/", "302 404 302 404"),
     "POST generation:take-favourite": Row("/takes/{take}/favourite/", "302 404 302 404"),
     "POST generation:take-rename": Row("/takes/{take}/rename/", "302 404 302 404", {"title": "New"}),
     "POST generation:take-delete": Row("/takes/{take}/delete/", "302 404 302 404"),
