@@ -23,7 +23,7 @@ _CLOCK_SECONDS: Final = 120.0
 #: So many files are decoded at a time by one process of the studio; the next ones wait.
 _turn = threading.BoundedSemaphore(2)
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
-_KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "VIRTUAL_ENV")
+_KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 _SENTENCES: Final = {
     "CLIP_NOT_AUDIO": "This is no sound file that can be read. Send WAV, FLAC, MP3 or OGG.",

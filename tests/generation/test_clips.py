@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -182,7 +184,7 @@ def test_a_decoder_that_dies_or_hangs_is_a_refusal(owner: User, monkeypatch: pyt
         kept(owner)
     assert refused.value.code == "CLIP_LIMIT"
     monkeypatch.setattr(decoding, "_CLOCK_SECONDS", 60.0)
-    monkeypatch.setattr(decoding.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ClipRefused, match="more time or memory"):
         kept(owner)
 
@@ -370,7 +372,7 @@ def test_a_disk_that_refuses_is_a_refusal(owner: User, monkeypatch: pytest.Monke
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(clips.shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(ClipRefused, match="Free some space") as refused:
         kept(owner)
     assert refused.value.code == "DISK_FULL"
