@@ -92,7 +92,6 @@ def keep_clip(*, owner: Any, source: Path, name: str) -> tuple[Clip, bool]:
             sha256=content,
             **_facts(decoded),
         )
-        check_storage(owner, clip.file_bytes)
         with clips_media().writing(clip.file_name) as target, written_aside(target) as partial:
             shutil.copyfile(file, partial)
     try:

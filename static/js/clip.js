@@ -62,6 +62,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
     return;
   }
   part("line").textContent = "Uploading";
+  announce("Uploading");
 });
 
 document.addEventListener("htmx:xhr:progress", (event) => {

@@ -21,6 +21,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
+from gated_configs.wording import spoken_bytes
 from generation.clips import decoding
 from generation.clips.decoding import ClipRefused
 from generation.models import Clip, Job, JobStatus
@@ -225,6 +226,7 @@ def test_clips_are_ones_own(owner: User, bob: User, client: Client, shared_mode:
         assert client.get(path).status_code == 404
     assert client.delete(f"/api/clips/{clip.pk}").status_code == 404
     assert client.get("/api/clips").json()["clips"] == []
+    assert "Goes on from the clip" not in client.get(f"/?clip={clip.pk}").content.decode()
     with pytest.raises(GenerationRefused, match="There is no such clip"):
         submit(bob, continue_clip=clip.pk)
 
@@ -398,6 +400,8 @@ def test_clips_count_as_storage(owner: User, studio: Callable[..., None], client
     answer = client.get("/api/storage").json()
     assert (answer["used_bytes"], answer["clip_bytes"]) == (used, clip.file_bytes)
     assert storage.total_storage().used_bytes == used
+    spoken = f"Your takes use {spoken_bytes(used)}, of it clips {spoken_bytes(clip.file_bytes)}."
+    assert spoken in client.get("/library/").content.decode()
     assert storage.largest_users(3)[0].used_bytes == used
     studio(max_person_gb=(used + 100) / 1e9)
     answer = send(client, sound(1.2))
@@ -407,12 +411,13 @@ def test_clips_count_as_storage(owner: User, studio: Callable[..., None], client
     with pytest.raises(StorageFull):
         submit(owner, duration_seconds=1)
     # What rules may remove makes room, clips do not.
-    studio(max_takes_gb=0, max_person_gb=(used + 40000) / 1e9, when_full="remove-oldest")
-    assert submit(owner, duration_seconds=2).pk
-    assert [removal.what for removal in clean("limits").removed] == [f"take {take.pk} of {owner.username}"]
-    studio(max_person_gb=(clip.file_bytes + 40000) / 1e9)
+    studio(max_takes_gb=0, max_person_gb=(2 * 32000 + 100) / 1e9, when_full="remove-oldest")
     with pytest.raises(StorageFull):
         submit(owner, duration_seconds=2)
+    studio(max_person_gb=(clip.file_bytes + 2 * 32000 + 100) / 1e9)
+    assert submit(owner, duration_seconds=2).pk
+    assert [removal.what for removal in clean("limits").removed] == [f"take {take.pk} of {owner.username}"]
+    assert list(Clip.objects.all()) == [clip]
 
 
 def test_a_clip_that_nobody_needs_goes_after_a_week(owner: User, bob: User, home: Path) -> None:

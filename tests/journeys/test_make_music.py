@@ -288,10 +288,15 @@ def test_a_take_starts_from_a_clip(open_page: Page, tmp_path: Path) -> None:
     assert complaints(page) == []
 
 
-def test_it_works_with_scripts_off(browser: Browser, music_studio: RunningStudio) -> None:
+def test_it_works_with_scripts_off(browser: Browser, music_studio: RunningStudio, tmp_path: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(music_studio.url)
+    page.locator("#id_clip").set_input_files(tone(tmp_path / "sung.wav", seconds=2.0))
+    page.get_by_role("button", name="Bring it in").click()
+    expect(page.get_by_label("Goes on from the clip “sung” at")).to_have_value("2")
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(page.get_by_role("button", name="Bring it in")).to_be_visible()
     page.get_by_label("Prompt", exact=True).fill("made without scripts")
     page.get_by_label("Duration", exact=True).fill("45")
     page.get_by_role("button", name="Generate").click()
