@@ -80,7 +80,8 @@ def keep_clip(*, owner: Any, source: Path, name: str) -> tuple[Clip, bool]:
     with _incoming() as folder:
         file = folder / "clip.flac"
         decoded = decode_clip(source.absolute(), file)
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        with file.open("rb") as written:
+            content = hashlib.file_digest(written, "sha256").hexdigest()
         if clip := Clip.objects.for_user(owner).filter(sha256=content).first():
             Clip.objects.filter(pk=clip.pk).update(used_at=timezone.now())
             return clip, False
