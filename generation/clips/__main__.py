@@ -6,6 +6,7 @@ Limits are the kernel's and are set before the file is opened. Knows nothing of 
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import sys
@@ -23,6 +24,9 @@ CONTAINERS: Final = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "O
 LOWEST_RATE: Final = 8_000
 HIGHEST_RATE: Final = 192_000
 MOST_CHANNELS: Final = 2
+#: Between a rate that shares nothing with the models' and theirs no engine makes a filter.
+_USUAL_RATE: Final = 32_000
+_MOST_PHASES: Final = 1 << 24
 _BLOCK_FRAMES: Final = 1 << 16
 _FULL_SCALE: Final = 32768
 
@@ -99,7 +103,9 @@ def _measure(file: soundfile.SoundFile, longest_seconds: float) -> tuple[int, fl
         raise Unfit("CLIP_NOT_AUDIO")
     if not 1 <= file.channels <= MOST_CHANNELS:
         raise Unfit("CLIP_CHANNELS", channels=file.channels)
-    if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+    shared = math.gcd(file.samplerate, _USUAL_RATE)
+    is_odd = file.samplerate // shared * (_USUAL_RATE // shared) > _MOST_PHASES
+    if is_odd or not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
         raise Unfit("CLIP_RATE", sample_rate=file.samplerate)
     most = int(longest_seconds * file.samplerate)
     frames, loudest = 0, 0.0

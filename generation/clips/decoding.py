@@ -28,7 +28,7 @@ _KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 _SENTENCES: Final = {
     "CLIP_NOT_AUDIO": "This is no sound file that can be read. Send WAV, FLAC, MP3 or OGG.",
     "CLIP_CHANNELS": "The clip has {channels} channels. Mix it to mono or stereo first.",
-    "CLIP_RATE": "The clip has {sample_rate} samples a second. Between 8000 and 192000 can be used.",
+    "CLIP_RATE": "The clip has {sample_rate} samples a second. Export it at a usual rate, such as 44100.",
     "CLIP_TOO_LONG": "The clip is longer than 10 minutes, the limit. Cut it to the part you need.",
     "CLIP_NOT_FINITE": "The clip holds samples that are not numbers. Export it anew.",
     "CLIP_TOO_SHORT": "The clip has {seconds} and needs at least 1 s. Choose a longer one.",

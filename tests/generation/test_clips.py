@@ -151,9 +151,10 @@ def _with_nan() -> bytes:
         (sound(0.5), "CLIP_TOO_SHORT", "needs at least 1 s"),
         (sound(1.5, channels=3), "CLIP_CHANNELS", "has 3 channels. Mix it to mono or stereo"),
         (sound(1.5, samplerate=4000), "CLIP_RATE", "has 4000 samples a second"),
+        (sound(1.5, samplerate=44101), "CLIP_RATE", "has 44101 samples a second. Export it at a usual rate"),
         (_with_nan(), "CLIP_NOT_FINITE", "samples that are not numbers"),
     ],
-    ids=["nothing", "no audio", "empty", "short", "channels", "rate", "not finite"],
+    ids=["nothing", "no audio", "empty", "short", "channels", "rate", "odd rate", "not finite"],
 )  # fmt: skip
 def test_what_is_no_clip_is_refused(
     content: bytes, code: str, sentence: str, client: Client, home: Path
