@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from generation.models import EngineHost, Job, JobAdapter, Take
+from generation.models import Clip, EngineHost, Job, JobAdapter, Take
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -97,6 +97,23 @@ class TakeAdmin(OwnRowsAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Deleting goes through the library, which also removes the file."""
+        return False
+
+
+@admin.register(Clip)
+class ClipAdmin(OwnRowsAdmin):
+    """Read only."""
+
+    list_display = ("id", "owner", "title", "duration_seconds", "sample_rate", "channels", "created_at")
+    search_fields = ("title",)
+    list_select_related = ("owner",)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """A clip is what was brought in."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Deleting goes through the service, which also removes the file."""
         return False
 
 

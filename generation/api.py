@@ -19,6 +19,7 @@ from generation import (
     adapter_api,
     audio_files,
     cards,
+    clip_api,
     live_api,
     storage_api,
     switch_api,
@@ -102,6 +103,7 @@ def _refuse(request: HttpRequest, status: int, error: str, code: str, /, **facts
 
 
 adapters_api.register_refusals(api, _refuse)
+clip_api.register_refusals(api, _refuse)
 live_api.register_refusals(api, _refuse)
 memory_api.register_refusals(api, _refuse)
 webhook_api.register_refusals(api, _refuse)
@@ -247,6 +249,7 @@ api.add_router("/models", models_router)
 
 api.add_router("/adapters", adapters_api.router)
 api.add_router("/trials", adapter_api.trials_router)
+api.add_router("/clips", clip_api.router)
 api.add_router("/storage", storage_api.router)
 api.add_router("/takes", take_api.router)
 api.add_router("/webhooks", webhook_api.router)

@@ -91,8 +91,15 @@ class GenerationIn(Schema):
             " `duration_seconds` is what is added, and the limit that of the whole."
         ),
     )
+    continue_clip: StrictInt | None = Field(
+        None,
+        description=(
+            "Number of a clip of yours that the take goes on from, instead of a take; see `POST /api/clips`. It is mixed"
+            " to the model's channels."
+        ),
+    )
     continue_from_seconds: StrictFloat | None = Field(
-        None, description="From which second of that take on, at least 1. The default is its end."
+        None, description="From which second of that take or clip on, at least 1. The default is its end."
     )
     adapters: list[AdapterIn] = Field(
         [], description="Adapters to attach, at most 8; each must fit the model. None is the base alone."

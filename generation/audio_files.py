@@ -86,7 +86,7 @@ def write_take_file(source: Path, target: Path, recipe: dict[str, Any]) -> Writt
     gain = CEILING / loudest if loudest > CEILING else 1.0
     recipe["gain_db"] = round(20 * float(np.log10(gain)), 2)
     samples = samples * np.float32(gain)
-    with _written_aside(target) as partial:
+    with written_aside(target) as partial:
         _write(partial, samples, sample_rate, FORMATS["wav"], recipe)
         content = partial.read_bytes()
     return WrittenAudio(
@@ -106,7 +106,7 @@ def convert(source: Path, target: Path, wanted: AudioFormat, recipe: dict[str, A
     import soundfile
 
     samples, sample_rate = soundfile.read(source, dtype="float32", always_2d=True)
-    with _written_aside(target) as partial:
+    with written_aside(target) as partial:
         _write(partial, samples, sample_rate, wanted, recipe)
 
 
@@ -179,7 +179,7 @@ def _write(
 
 
 @contextmanager
-def _written_aside(target: Path) -> Iterator[Path]:
+def written_aside(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` that takes its name once the block has ended well."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(

@@ -107,6 +107,9 @@ class GenerationForm(forms.Form):
     continue_take = NumberField(
         label="Take to go on from", whole=True, sentence="Choose the take to go on from in the library."
     )
+    continue_clip = NumberField(
+        label="Clip to go on from", whole=True, sentence="Bring in the clip to go on from again."
+    )
     continue_from_seconds = NumberField(
         label="Moment to go on from", sentence="Write the moment to go on from as a number of seconds."
     )

@@ -15,12 +15,13 @@ router = Router(tags=["takes"])
 
 
 class StorageOut(Schema):
-    """What your takes use, and the rules for them. Bytes of what is deleted do not count."""
+    """What your takes and clips use, and the rules for them. Bytes of what is deleted do not count."""
 
     takes: int
-    used_bytes: int
+    used_bytes: int = Field(description="Of takes and clips together.")
     favourite_bytes: int
-    max_bytes: int | None = Field(description="Most that your takes may use; null for no limit.")
+    clip_bytes: int
+    max_bytes: int | None = Field(description="Most that your takes and clips may use; null for no limit.")
     keep_takes_days: float | None = Field(
         description="Days after which takes that are not favourites are deleted; null keeps them."
     )
@@ -30,12 +31,13 @@ class StorageOut(Schema):
 
 @router.get("", response=StorageOut, operation_id="get_storage")
 def storage(request: HttpRequest) -> Any:
-    """How much disk your takes use."""
+    """How much disk your takes and clips use."""
     use, studio = storage_of(request.user), settings.STUDIO
     return {
         "takes": use.takes,
         "used_bytes": use.used_bytes,
         "favourite_bytes": use.favourite_bytes,
+        "clip_bytes": use.clip_bytes,
         "max_bytes": use.max_bytes,
         "keep_takes_days": studio.keep_takes_days or None,
         "keep_deleted_hours": studio.keep_deleted_hours,

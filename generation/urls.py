@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from generation import settings_views, views, webhook_views
+from generation import clip_views, settings_views, views, webhook_views
 from generation.adapter_pages import import_views as adapter_import_views
 from generation.adapter_pages import views as adapter_views
 from generation.inside import views as inside_views
@@ -41,6 +41,8 @@ urlpatterns = [
     path("jobs/<int:pk>/cancel/", views.job_cancel, name="job-cancel"),
     path("jobs/<int:pk>/retry/", views.job_retry, name="job-retry"),
     path("jobs/<int:pk>/dismiss/", views.job_dismiss, name="job-dismiss"),
+    path("clips/", clip_views.clip_upload, name="clip-upload"),
+    path("clips/<int:pk>/remove/", clip_views.clip_remove, name="clip-remove"),
     path("takes/<int:pk>/favourite/", views.take_favourite, name="take-favourite"),
     path("takes/<int:pk>/rename/", views.take_rename, name="take-rename"),
     path("takes/<int:pk>/delete/", views.take_delete, name="take-delete"),

@@ -81,8 +81,8 @@ def _is_endpoint(text: str) -> bool:
 
 
 def media_storages(url: str | None) -> dict[str, Any]:
-    """Django's STORAGES of takes, live audio and weights: folders of the home, or below the prefix of a bucket."""
-    kinds = ("takes", "live", "adapters")
+    """Django's STORAGES of takes, clips, live audio and weights: folders of the home, or below the prefix of a bucket."""
+    kinds = ("takes", "clips", "live", "adapters")
     if url is None:
         return {
             kind: {"BACKEND": "registry.media.folder.FolderMedia", "OPTIONS": {"folder": kind}}

@@ -14,12 +14,16 @@ from django.conf import settings
 
 from gated_configs import submission_bounds
 from gated_configs.wording import gigabytes
+from generation.clips.decoding import too_large
 
 #: Forms and API bodies are a few kB; a config may be larger.
 MAX_BODY_BYTES: Final = 1024 * 1024
 
 #: Where an adapter's zip may be posted to: the API, the page and the admin.
-UPLOAD_PATHS: Final = frozenset({"/api/adapters", "/adapters/import/", "/admin/adapters/adapter/add/"})
+ADAPTER_PATHS: Final = frozenset({"/api/adapters", "/adapters/import/", "/admin/adapters/adapter/add/"})
+#: Where a clip may be posted to.
+CLIP_PATHS: Final = frozenset({"/api/clips", "/clips/"})
+UPLOAD_PATHS: Final = ADAPTER_PATHS | CLIP_PATHS
 
 #: An upload lies on the disk as its request, as the form's file and unpacked, for a moment all at once.
 COPIES: Final = 3
@@ -32,7 +36,9 @@ _NO_LENGTH: Final = (
 
 def body_limit(method: str, path: str) -> int:
     """Bytes that the body of such a request may have: an upload's fields count beside its file."""
-    if method == "POST" and path in UPLOAD_PATHS:
+    if method == "POST" and path in CLIP_PATHS:
+        return int(settings.STUDIO.max_clip_bytes) + MAX_BODY_BYTES
+    if method == "POST" and path in ADAPTER_PATHS:
         return int(settings.STUDIO.max_adapter_bytes) + MAX_BODY_BYTES
     if method == "POST" and submission_bounds.takes_configs(path):
         return submission_bounds.MAX_BODY_BYTES
@@ -103,6 +109,8 @@ def _too_large(path: str, limit: int) -> str:
         return _SENTENCE
     if submission_bounds.takes_configs(path):
         return submission_bounds.TOO_LARGE
+    if path in CLIP_PATHS:
+        return too_large(limit - MAX_BODY_BYTES)
     return (
         f"The upload is larger than {gigabytes(limit - MAX_BODY_BYTES)}, the limit for an adapter here."
         " MUSICGEN_MAX_ADAPTER_MB sets it."

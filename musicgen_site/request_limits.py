@@ -28,6 +28,8 @@ SUBMISSIONS: Final = frozenset(
 UPLOADS: Final = frozenset(
     {"generation:adapter-import", "api:adapters_list", "api:adapter_import", "admin:adapters_adapter_add"}
 )
+#: Views whose POST takes in a clip.
+CLIPS: Final = frozenset({"generation:clip-upload", "api:clips_list", "api:clip_create"})
 #: Views whose POST asks for the old password.
 PASSWORDS: Final = frozenset({"account-password", "admin:password_change"})
 
@@ -50,6 +52,8 @@ def limit_of(view_name: str) -> tuple[Limit, str] | None:
         return Limit("submission", settings.STUDIO.max_submissions_per_minute, 60), "submitted jobs"
     if view_name in UPLOADS:
         return Limit("upload", settings.STUDIO.max_uploads_per_hour, 3600), "imported adapters"
+    if view_name in CLIPS:
+        return Limit("clip", settings.STUDIO.max_uploads_per_hour, 3600), "brought in clips"
     if view_name in WEBHOOKS:
         return Limit("webhook", 30, 600), "changed or tried webhooks"
     if view_name in PASSWORDS:

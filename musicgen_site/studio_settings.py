@@ -150,7 +150,9 @@ class StudioSettings(BaseSettings):
         default=60, ge=1, description="Shared mode: most jobs one person may submit in a minute."
     )
     max_uploads_per_hour: int = Field(
-        default=30, ge=1, description="Shared mode: most adapters one person may import in an hour."
+        default=30,
+        ge=1,
+        description="Shared mode: most adapters one person may import in an hour, and most clips.",
     )
     max_sockets_per_person: int = Field(
         default=50,
@@ -168,6 +170,12 @@ class StudioSettings(BaseSettings):
         ge=1,
         le=1_000_000,
         description="Largest adapter that is taken in, in MB (10^6 bytes): the zip, and what it unpacks to.",
+    )
+    max_clip_mb: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="Largest sound file that is taken in as a clip to go on from, in MB (10^6 bytes).",
     )
     keep_takes_days: float = Field(
         default=0,
@@ -307,6 +315,11 @@ class StudioSettings(BaseSettings):
         return self.home / "takes"
 
     @property
+    def clips_folder(self) -> Path:
+        """Clips that people brought in. Created by whoever writes the first one."""
+        return self.home / "clips"
+
+    @property
     def adapters_folder(self) -> Path:
         """Weights of adapters, each under its hash. Created by whoever imports the first one."""
         return self.home / "adapters"
@@ -320,6 +333,11 @@ class StudioSettings(BaseSettings):
     def max_adapter_bytes(self) -> int:
         """Largest adapter in bytes."""
         return self.max_adapter_mb * 10**6
+
+    @property
+    def max_clip_bytes(self) -> int:
+        """Largest upload of a clip in bytes."""
+        return self.max_clip_mb * 10**6
 
     @property
     def scratch_folder(self) -> Path:

@@ -35,7 +35,8 @@ class Beginning:
 def read_beginning(model: LoadedModel, path: str, *, seconds: float, most: int | None) -> Beginning:
     """The first `seconds` of a sound file at the model's rate, and at most so many of its last frames as codes.
 
-    Raises EngineError BEGINNING_UNREADABLE for a file that is none, is shorter, or has other channels.
+    One of other channels is mixed: to mono by the mean, to stereo by the same on both sides. Raises EngineError
+    BEGINNING_UNREADABLE for a file that is none, or is shorter.
     """
     try:
         with soundfile.SoundFile(path) as file:
@@ -44,10 +45,11 @@ def read_beginning(model: LoadedModel, path: str, *, seconds: float, most: int |
             read = file.read(wanted, dtype="float32", always_2d=True).T  # [channels, n]
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
         raise _unreadable(str(error)) from error
-    if read.shape != (model.channels, wanted):
-        raise _unreadable(f"{read.shape} samples instead of {(model.channels, wanted)}")
+    if read.shape[1] != wanted:
+        raise _unreadable(f"{read.shape[1]} samples instead of {wanted}")
+    mixed = _mixed(torch.from_numpy(read.copy()), model.channels)
     try:
-        samples = resampled(torch.from_numpy(read.copy()), rate, model.sample_rate)
+        samples = resampled(mixed, rate, model.sample_rate)
     except ValueError as error:
         raise _unreadable(str(error)) from error
     frames = samples.shape[1] // model.samples_per_frame
@@ -77,9 +79,16 @@ def _encoded(model: LoadedModel, samples: Tensor) -> Tensor:
     return codes.long()
 
 
+def _mixed(samples: Tensor, channels: int) -> Tensor:
+    """Samples [c, n] as [channels, n], which is one or two."""
+    if samples.shape[0] == channels:
+        return samples
+    return samples.mean(dim=0, keepdim=True).expand(channels, -1).contiguous()
+
+
 def _unreadable(detail: str) -> EngineError:
     return EngineError(
         BEGINNING_UNREADABLE,
-        "The audio that this take goes on from cannot be read as this model needs it. Go on from another take.",
+        "The audio that this take goes on from cannot be read as this model needs it. Go on from another one.",
         detail,
     )

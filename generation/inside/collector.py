@@ -155,13 +155,18 @@ def _disk() -> Iterator[Metric]:
 def _takes() -> Iterator[Metric]:
     use = storage.total_storage()
     yield GaugeMetricFamily("musicgen_takes", "Takes that are kept.", value=use.takes)
-    size = GaugeMetricFamily("musicgen_takes_bytes", "Bytes of takes, by what they are.", labels=["kind"])
+    size = GaugeMetricFamily(
+        "musicgen_takes_bytes", "Bytes of takes and clips, by what they are.", labels=["kind"]
+    )
     size.add_metric(["favourite"], use.favourite_bytes)
     size.add_metric(["other"], use.kept_bytes - use.favourite_bytes)
     size.add_metric(["deleted"], use.deleted_bytes)
+    size.add_metric(["clips"], use.clip_bytes)
     yield size
     yield GaugeMetricFamily(
-        "musicgen_takes_limit_bytes", "Most that takes may use; 0 for no limit.", value=use.max_bytes or 0
+        "musicgen_takes_limit_bytes",
+        "Most that takes and clips may use; 0 for no limit.",
+        value=use.max_bytes or 0,
     )
 
 

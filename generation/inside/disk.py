@@ -76,7 +76,12 @@ def _in_bucket() -> dict[str, int]:
     if not takes_media().is_remote:
         return {}
     weights = dict(Adapter.objects.values_list("weights_sha256", "file_bytes"))  # several may share a file
-    return {"takes": total_storage().used_bytes, "adapters": sum(weights.values())}
+    use = total_storage()
+    return {
+        "takes": use.kept_bytes + use.deleted_bytes,
+        "clips": use.clip_bytes,
+        "adapters": sum(weights.values()),
+    }
 
 
 def _size_of(entry: os.DirEntry[str]) -> int:

@@ -1,6 +1,7 @@
-"""Rows of generation: jobs and their adapters, takes, trials, engine hosts, webhooks, and how the clean-up went."""
+"""Rows of generation: jobs and their adapters, takes, clips, trials, engine hosts, webhooks, and how the clean-up went."""
 
 from generation.models.clean_up import CleanUp
+from generation.models.clip import Clip, ClipQuerySet
 from generation.models.engine_host import EngineHost
 from generation.models.job import TRANSITIONS, Job, JobQuerySet, JobStatus
 from generation.models.job_adapter import JobAdapter, adapter_label
@@ -14,6 +15,8 @@ __all__ = [
     "AdapterTrial",
     "AdapterTrialQuerySet",
     "CleanUp",
+    "Clip",
+    "ClipQuerySet",
     "DeliveryStatus",
     "EngineHost",
     "Job",

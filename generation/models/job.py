@@ -35,6 +35,8 @@ class JobStatus(models.TextChoices):
     CANCELLED = "cancelled", "Cancelled"
 
 
+UNFINISHED: Final = (JobStatus.QUEUED, JobStatus.RUNNING)
+
 #: Allowed changes of status. `Job.change_status` refuses every other one.
 TRANSITIONS: Final[dict[str, frozenset[str]]] = {
     JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED, JobStatus.FAILED}),
@@ -106,7 +108,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def unfinished(self) -> JobQuerySet:
         """Queued and running jobs."""
-        return self.filter(status__in=[JobStatus.QUEUED, JobStatus.RUNNING])
+        return self.filter(status__in=UNFINISHED)
 
     def on_the_board(self) -> JobQuerySet:
         """What the studio shows as cards: unfinished jobs, and those that ended badly and were not put away."""
@@ -133,9 +135,10 @@ class Job(models.Model):
     # A take longer than the model's window: how long a window is, and how far the next one lies behind it. Else null.
     window_seconds = models.FloatField(null=True, blank=True)
     stride_seconds = models.FloatField(null=True, blank=True)
-    # The take that it goes on from, by its file, and from where; `duration_seconds` is what is added.
-    # Its number only: the take may go, and rows of jobs and takes must not need each other.
+    # The take or clip that it goes on from, by its file, and from where; `duration_seconds` is what is added.
+    # Its number only: it may go, and rows of jobs and takes must not need each other.
     continued_take = models.PositiveBigIntegerField(null=True, blank=True)
+    continued_clip = models.PositiveBigIntegerField(null=True, blank=True)
     continued_sha256 = models.CharField(max_length=64, blank=True, editable=False, default="", db_default="")
     continued_from_seconds = models.FloatField(null=True, blank=True)
     # The comparison it is a part of, if any.
@@ -180,6 +183,9 @@ class Job(models.Model):
             models.Index(fields=["owner", "status"], name="job_owner_status"),
             models.Index(fields=["owner", "started_at"], name="job_owner_started"),
             models.Index(fields=["owner", "created_at"], name="job_owner_created"),
+            models.Index(
+                fields=["continued_sha256"], name="job_clip", condition=Q(continued_clip__isnull=False)
+            ),
             # What is counted of ended jobs, without reading them. Progress of running ones does not touch these.
             models.Index(
                 fields=["model", "status", "frames_done"],

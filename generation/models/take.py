@@ -180,7 +180,7 @@ class Take(models.Model):
         recipe = self.recipe
         continued = recipe.get("continued")
         source = (
-            f" --continue {continued['take']} --continue-from {whole_if_equal(continued['from_seconds'])}"
+            f" {_source_option(continued)} --continue-from {whole_if_equal(continued['from_seconds'])}"
             if continued
             else " --extend" * ("window_seconds" in recipe)
         )
@@ -190,6 +190,12 @@ class Take(models.Model):
             f" --guidance-scale {recipe.get('guidance_scale', 3):g} --temperature {recipe.get('temperature', 1):g}"
             f" --top-k {recipe.get('top_k', 250)} --top-p {recipe.get('top_p', 0):g}{source}"
         ) + "".join(f" --adapter {_quoted(f'{label}:{strength}')}" for label, strength in self._adapters())
+
+
+def _source_option(continued: dict[str, Any]) -> str:
+    return (
+        f"--continue-clip {continued['clip']}" if "clip" in continued else f"--continue {continued['take']}"
+    )
 
 
 def _quoted(text: str) -> str:

@@ -21,11 +21,20 @@ from django.utils import timezone
 from adapters.models import Adapter
 from adapters.models.adapter import weights_name
 from adapters.services.storage import weights_lock
-from generation.models import DeliveryStatus, EngineHost, Job, JobAdapter, JobStatus, Take, WebhookDelivery
+from generation.models import (
+    Clip,
+    DeliveryStatus,
+    EngineHost,
+    Job,
+    JobAdapter,
+    JobStatus,
+    Take,
+    WebhookDelivery,
+)
 from generation.retention.rules import BATCH, Finding, Look, Removal
 from generation.services import live, storage, takes
 from generation.services.adapters import is_being_read
-from registry.media import ASIDE, Found, Media, files, live_media, takes_media, weights_media
+from registry.media import ASIDE, Found, Media, clips_media, files, live_media, takes_media, weights_media
 
 HOUR: Final = 3600.0
 #: A file without a row is left alone for so long, in seconds: clocks of machines that share files differ.
@@ -46,6 +55,7 @@ FEW: Final = 10
 
 _TAKE = re.compile(r"\d{8}-\d+-\d+-[0-9a-f]{8}\.wav", re.ASCII)
 _WEIGHTS = re.compile(r"[0-9a-f]{64}\.safetensors", re.ASCII)
+_CLIP = re.compile(r"\d{8}-[0-9a-f]{16}\.flac", re.ASCII)
 _PART = re.compile(r"\.[\w-]+\.(wav|flac|ogg|mp3)\.part", re.ASCII)
 _CONVERTED = re.compile(r"\d{8}-\d+-\d+-[0-9a-f]{8}\.(flac|ogg|mp3)", re.ASCII)
 
@@ -74,7 +84,7 @@ def find_half_made(look: Look) -> Finding:
         for found in files.entries_in(incoming)
         if found.age_seconds > INCOMING_AGE
     ]
-    for folder in (settings.STUDIO.takes_folder, takes.converted_folder()):
+    for folder in (settings.STUDIO.takes_folder, settings.STUDIO.clips_folder, takes.converted_folder()):
         removals += [
             _entry(folder, found, "half written")
             for found in files.files_in(folder)
@@ -129,11 +139,14 @@ def _rows_of(names: set[str]) -> set[str]:
 
 
 def find_orphans(look: Look) -> Finding:
-    """Files of takes and adapters without a row. They are set aside for a week, and then removed."""
+    """Files of takes, clips and adapters without a row. They are set aside for a week, and then removed."""
     finding = Finding()
     there = [file for file in takes_media().entries() if _TAKE.fullmatch(file.name)]
     rows = _rows_of({file.name for file in there})
     _sort_out(finding, _Kind("takes", takes_media(), _take_is_owned), there, rows, look)
+    there = [file for file in clips_media().entries() if _CLIP.fullmatch(file.name)]
+    rows = {file.name for file in there} & set(Clip.objects.values_list("file_name", flat=True))
+    _sort_out(finding, _Kind("clips", clips_media(), _clip_is_owned), there, rows, look)
     there = [file for file in weights_media().entries() if _WEIGHTS.fullmatch(file.name)]
     used = set(Adapter.objects.values_list("weights_sha256", flat=True))
     unfinished = [JobStatus.QUEUED, JobStatus.RUNNING]
@@ -160,6 +173,10 @@ class _Kind:
 
 def _take_is_owned(name: str) -> bool:
     return Take.objects.filter(file_name=name).exists()
+
+
+def _clip_is_owned(name: str) -> bool:
+    return Clip.objects.filter(file_name=name).exists()
 
 
 def _weights_are_owned(name: str) -> bool:

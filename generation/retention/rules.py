@@ -17,11 +17,13 @@ from django.db.models import Q, Sum
 from django.utils import timezone
 
 from gated_configs.wording import gigabytes, plain_number
-from generation.models import Take, TakeQuerySet
-from generation.services import storage, takes
+from generation.models import Clip, Take, TakeQuerySet
+from generation.services import clips, storage, takes
 
 #: A run takes so many at most, and the next one comes at once.
 BATCH: Final = 500
+#: A clip that no take or job needs is kept for so long after it was brought in or last asked for.
+CLIP_LIFE: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,27 @@ def find_old(look: Look) -> Finding:
     )
 
 
+def find_needless_clips(look: Look) -> Finding:
+    """Clips that nobody brought in or asked for lately, and from which no take was made that is still there."""
+    needless = Clip.objects.needless().filter(used_at__lt=timezone.now() - CLIP_LIFE)
+    return Finding(
+        [
+            Removal(
+                f"clip {clip.pk} of {clip.owner.get_username()}",
+                clip.file_bytes,
+                "not used for a week",
+                partial(
+                    clips.remove_by_rule,
+                    clip,
+                    needless,
+                    reason=f"of {clip.owner.get_username()}: not used for a week",
+                ),
+            )
+            for clip in needless.select_related("owner").order_by("used_at")[: look.most]
+        ]
+    )
+
+
 def find_over_limits(look: Look) -> Finding:
     """What has to go so that each person, all together and the disk are within their limits.
 
@@ -158,9 +181,12 @@ def find_over_limits(look: Look) -> Finding:
 
 
 def _users() -> dict[int, int]:
-    """Bytes of kept takes by person."""
+    """Bytes of kept takes and clips by person."""
     rows = Take.objects.kept().order_by().values_list("owner").annotate(used=Sum("file_bytes"))
-    return dict(rows)
+    using = storage.clip_bytes_by_person()
+    for owner, used in rows:
+        using[owner] = using.get(owner, 0) + used
+    return using
 
 
 def _oldest_of(owner: int, over: int, reason: str, chosen: set[int]) -> list[Removal]:

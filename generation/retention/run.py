@@ -35,6 +35,7 @@ RULES: Final = (
     ),
     Rule("deleted", "Deleted takes", timedelta(minutes=1), rules.find_expired),
     Rule("old", "Takes past their days", timedelta(minutes=10), rules.find_old),
+    Rule("clips", "Clips without a take", timedelta(minutes=10), rules.find_needless_clips),
     Rule("limits", "Takes over a limit", timedelta(minutes=1), rules.find_over_limits),
     Rule("orphans", "Files without a row", timedelta(hours=6), leftovers.find_orphans),
     Rule("deliveries", "Log of webhooks", timedelta(hours=6), leftovers.find_deliveries),

@@ -1,6 +1,6 @@
-"""A job that goes on from a take: which take, from where, and its file when the engine begins.
+"""A job that goes on from a take or a clip: which, from where, and its file when the engine begins.
 
-The take's file is known by its content: a job and a recipe name its hash.
+The file is known by its content: a job and a recipe name its hash.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from gated_configs.wording import channel_word, plain_number
-from generation.models import Job, Take
+from generation.models import Clip, Job, Take
 from generation.services.parameters import is_finite
 from generation.services.refusals import Refusal
-from registry.media import takes_media
+from registry.media import Media, clips_media, takes_media
 from registry.models import ModelConfig
 
 #: So much must be there to go on from: with less the model hears nothing to go on with.
@@ -25,40 +25,60 @@ SHORTEST_SECONDS: Final = 1.0
 class SourceGone(RuntimeError):
     """What a job goes on from is no longer there. `str()` is the sentence for people."""
 
-    error_code = "TAKE_GONE"
     detail = ""
 
-    def __init__(self) -> None:
-        super().__init__("The take that this job goes on from was removed. Choose another one.")
+    def __init__(self, job: Job) -> None:
+        self.error_code = "TAKE_GONE" if job.continued_clip is None else "CLIP_GONE"
+        super().__init__(
+            "The take that this job goes on from was removed. Choose another one."
+            if job.continued_clip is None
+            else "The clip that this job goes on from was removed. Bring it in again."
+        )
 
 
 @dataclass(frozen=True)
 class Source:
-    """A take up to a moment."""
+    """A take or a clip up to a moment."""
 
-    take: Take
+    audio: Take | Clip
     seconds: float
+
+    @property
+    def noun(self) -> str:
+        """What it is."""
+        return "clip" if isinstance(self.audio, Clip) else "take"
 
     @property
     def fields(self) -> dict[str, Any]:
         """What a job keeps of it."""
         return {
-            "continued_take": self.take.pk,
-            "continued_sha256": self.take.sha256,
+            f"continued_{self.noun}": self.audio.pk,
+            "continued_sha256": self.audio.sha256,
             "continued_from_seconds": self.seconds,
         }
 
 
 def check_source(
-    owner: Any, take_id: Any, seconds: Any, model: ModelConfig | None
+    owner: Any, take_id: Any, clip_id: Any, seconds: Any, model: ModelConfig | None
 ) -> Source | Refusal | None:
-    """The take to go on from, which must be the person's own and kept, or why it cannot be; None for none."""
+    """What to go on from, which must be the person's own and kept, or why it cannot be; None for nothing.
+
+    A clip may have other channels than the model: the engine mixes it.
+    """
+    if clip_id is not None:
+        if take_id is not None:
+            return Refusal("Go on from a take or from a clip, not from both.", "SOURCE_TWICE")
+        clip = Clip.objects.for_user(owner).filter(pk=clip_id).first() if _is_id(clip_id) and owner else None
+        if clip is None:
+            sentence = "There is no such clip to go on from. Bring it in again."
+            return Refusal(sentence, "CLIP_NOT_FOUND", {"continue_clip": clip_id})
+        return Source(clip, clip.duration_seconds if seconds is None else seconds)
     if take_id is None:
         if seconds is None:
             return None
         return Refusal("The take to go on from is missing. Choose one of the library.", "TAKE_NOT_FOUND")
-    is_number = isinstance(take_id, int) and not isinstance(take_id, bool) and 0 < take_id < 2**63
-    take = Take.objects.for_user(owner).kept().filter(pk=take_id).first() if is_number and owner else None
+    mine = Take.objects.for_user(owner).kept()
+    take = mine.filter(pk=take_id).first() if _is_id(take_id) and owner else None
     if take is None:
         return Refusal(
             "There is no such take to go on from. Choose one of the library.",
@@ -75,19 +95,23 @@ def check_source(
     return Source(take, take.duration_seconds if seconds is None else seconds)
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+
+
 def check_moment(source: Source | Refusal | None) -> Refusal | None:
-    """Why a take cannot go on from that moment; None where it can."""
+    """Why a job cannot go on from that moment; None where it can."""
     if not isinstance(source, Source):
         return None
     seconds: Any = source.seconds
-    end = source.take.duration_seconds
+    end = source.audio.duration_seconds
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and is_finite(seconds)
     if is_number and SHORTEST_SECONDS <= seconds <= end:
         return None
     if end < SHORTEST_SECONDS:
-        sentence = f"Take {source.take.pk} is too short to go on from. Choose one of at least 1 s."
+        sentence = f"{source.noun.capitalize()} {source.audio.pk} is too short to go on from. Choose one of at least 1 s."
     else:
-        sentence = f"Go on from a moment between 1 and {plain_number(round(end, 3))} s of the take."
+        sentence = f"Go on from a moment between 1 and {plain_number(round(end, 3))} s of the {source.noun}."
     return Refusal(
         sentence,
         "PARAMETER_OUT_OF_RANGE",
@@ -101,12 +125,21 @@ def source_file(job: Job) -> Iterator[Path | None]:
     if not job.continued_sha256:
         yield None
         return
-    take = Take.objects.filter(pk=job.continued_take or 0, sha256=job.continued_sha256).first()
-    if take is None:
-        raise SourceGone
+    media, found = _kept_of(job)
+    if found is None:
+        raise SourceGone(job)
     with ExitStack() as stack:
         try:
-            path = stack.enter_context(takes_media().local(take.file_name))
+            path = stack.enter_context(media.local(found.file_name))
         except FileNotFoundError as gone:
-            raise SourceGone from gone
+            raise SourceGone(job) from gone
         yield path
+
+
+def _kept_of(job: Job) -> tuple[Media, Take | Clip | None]:
+    """Where a job's beginning is kept, and its row."""
+    if job.continued_clip is None:
+        takes = Take.objects.filter(pk=job.continued_take or 0, sha256=job.continued_sha256)
+        return takes_media(), takes.first()
+    # By content: the same clip may have been brought in again.
+    return clips_media(), Clip.objects.for_user(job.owner_id).filter(sha256=job.continued_sha256).first()

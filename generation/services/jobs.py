@@ -95,6 +95,7 @@ def retry_job(job: Job) -> Job | None:
             adapters=wishes_of(job),
             extend=job.window_seconds is not None,
             continue_take=job.continued_take,
+            continue_clip=job.continued_clip,
             continue_from_seconds=job.continued_from_seconds,
         ),
         trial=job.trial,

@@ -1,4 +1,4 @@
-"""How much disk the takes of each person and of all use, what is allowed, and whether one more job has room.
+"""How much disk the takes and clips of each person and of all use, what is allowed, and whether one more job has room.
 
 Deleted takes do not count for their owner: deleting makes room at once. Jobs that are not over count with what they
 will write, so that a queue full of them cannot pass the limit together.
@@ -16,7 +16,7 @@ from django.db.models import Count, ExpressionWrapper, F, FloatField, Q, Sum, Va
 from django.db.models.functions import Coalesce
 
 from gated_configs.wording import gigabytes
-from generation.models import Job, Take
+from generation.models import Clip, ClipQuerySet, Job, Take
 from generation.models.job import audio_seconds
 from generation.services.refusals import Refusal, StorageFull
 from registry.media import takes_media
@@ -28,29 +28,41 @@ BYTES_A_SAMPLE = 2
 
 @dataclass(frozen=True)
 class PersonUse:
-    """What the takes of one person use. A limit of None means that there is none."""
+    """What the takes of one person use, and their clips. A limit of None means that there is none."""
 
     username: str
     takes: int
-    used_bytes: int
+    take_bytes: int
     favourite_bytes: int
-    max_bytes: int | None
-
-
-@dataclass(frozen=True)
-class TotalUse:
-    """What all takes use: those that are there, and those deleted whose files have not gone yet."""
-
-    takes: int
-    kept_bytes: int
-    favourite_bytes: int
-    deleted_bytes: int
+    clip_bytes: int
     max_bytes: int | None
 
     @property
     def used_bytes(self) -> int:
         """All of it."""
-        return self.kept_bytes + self.deleted_bytes
+        return self.take_bytes + self.clip_bytes
+
+    @property
+    def lasting_bytes(self) -> int:
+        """What no rule removes to make room."""
+        return self.favourite_bytes + self.clip_bytes
+
+
+@dataclass(frozen=True)
+class TotalUse:
+    """What all takes use: those that are there, and those deleted whose files have not gone yet; and all clips."""
+
+    takes: int
+    kept_bytes: int
+    favourite_bytes: int
+    deleted_bytes: int
+    clip_bytes: int
+    max_bytes: int | None
+
+    @property
+    def used_bytes(self) -> int:
+        """All of it."""
+        return self.kept_bytes + self.deleted_bytes + self.clip_bytes
 
 
 def max_person_bytes() -> int | None:
@@ -81,7 +93,7 @@ def free_bytes() -> int:
 
 
 def storage_of(owner: Any) -> PersonUse:
-    """What somebody's takes use."""
+    """What somebody's takes and clips use."""
     found = (
         Take.objects.for_user(owner)
         .kept()
@@ -92,12 +104,26 @@ def storage_of(owner: Any) -> PersonUse:
         )
     )
     return PersonUse(
-        owner.get_username(), found["takes"], found["used"], found["favourites"], max_person_bytes()
+        owner.get_username(),
+        found["takes"],
+        found["used"],
+        found["favourites"],
+        _clip_bytes(Clip.objects.for_user(owner)),
+        max_person_bytes(),
     )
 
 
+def _clip_bytes(clips: ClipQuerySet) -> int:
+    return int(clips.aggregate(used=Coalesce(Sum("file_bytes"), 0))["used"])
+
+
+def clip_bytes_by_person() -> dict[int, int]:
+    """Bytes of clips by the person's id."""
+    return dict(Clip.objects.order_by().values_list("owner").annotate(used=Sum("file_bytes")))
+
+
 def total_storage() -> TotalUse:
-    """What everybody's takes use."""
+    """What everybody's takes and clips use."""
     kept = Q(deleted_at__isnull=True)
     found = Take.objects.aggregate(
         takes=Count("pk", filter=kept),
@@ -105,14 +131,21 @@ def total_storage() -> TotalUse:
         favourites=Coalesce(Sum("file_bytes", filter=kept & Q(is_favourite=True)), 0),
         deleted=Coalesce(Sum("file_bytes", filter=~kept), 0),
     )
-    return TotalUse(found["takes"], found["kept"], found["favourites"], found["deleted"], max_takes_bytes())
+    return TotalUse(
+        found["takes"],
+        found["kept"],
+        found["favourites"],
+        found["deleted"],
+        _clip_bytes(Clip.objects.all()),
+        max_takes_bytes(),
+    )
 
 
 def largest_users(limit: int) -> list[PersonUse]:
     """Who uses most, most first."""
     rows = (
         Take.objects.kept()
-        .values(username=F("owner__username"))
+        .values("owner", username=F("owner__username"))
         .annotate(
             takes=Count("pk"),
             used=Sum("file_bytes"),
@@ -120,8 +153,18 @@ def largest_users(limit: int) -> list[PersonUse]:
         )
         .order_by("-used", "username")[:limit]
     )
-    most = max_person_bytes()
-    return [PersonUse(row["username"], row["takes"], row["used"], row["favourites"], most) for row in rows]
+    most, clips = max_person_bytes(), clip_bytes_by_person()
+    return [
+        PersonUse(
+            row["username"],
+            row["takes"],
+            row["used"],
+            row["favourites"],
+            clips.get(row["owner"], 0),
+            most,
+        )
+        for row in rows
+    ]
 
 
 def bytes_of(model: ModelConfig, seconds: float) -> int:
@@ -148,11 +191,11 @@ def check_storage(owner: Any, wanted_bytes: int) -> None:
     person_limit, total_limit = max_person_bytes(), max_takes_bytes()
     if person_limit is not None:
         use = storage_of(owner)
-        held = use.favourite_bytes if makes_room else use.used_bytes
+        held = use.lasting_bytes if makes_room else use.used_bytes
         _check(held + promised_bytes(owner), wanted_bytes, person_limit, _of_person(makes_room))
     if total_limit is not None:
         total = total_storage()
-        held = total.favourite_bytes if makes_room else total.kept_bytes
+        held = (total.favourite_bytes if makes_room else total.kept_bytes) + total.clip_bytes
         _check(held + promised_bytes(), wanted_bytes, total_limit, _of_all(makes_room))
     _check_disk(wanted_bytes)
 
@@ -160,7 +203,8 @@ def check_storage(owner: Any, wanted_bytes: int) -> None:
 def _of_person(makes_room: bool) -> str:
     whose = "Your favourites" if makes_room else "Your takes"
     return (
-        whose + " and waiting jobs use {held} of {limit}, which is the limit. Delete takes you do not need."
+        whose
+        + ", clips and waiting jobs use {held} of {limit}, which is the limit. Delete takes you do not need."
     )
 
 
@@ -168,7 +212,7 @@ def _of_all(makes_room: bool) -> str:
     whose = "All favourites" if makes_room else "All takes"
     return (
         whose
-        + " and waiting jobs of this studio use {held} of {limit}, which is its limit. Delete takes you do not"
+        + ", clips and waiting jobs of this studio use {held} of {limit}, which is its limit. Delete takes you do not"
         " need, or ask the person who runs the studio."
     )
 

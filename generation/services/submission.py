@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from gated_configs.log_context import current_request_id
 from gated_configs.wording import plain_number
 from generation.events import BoardChanged, JobSubmitted
 from generation.job_log import note_submission
-from generation.models import AdapterTrial, Job
+from generation.models import AdapterTrial, Clip, Job
 from generation.models.job import MAX_SEED
 from generation.services.continuing import Source, check_moment, check_source
 from generation.services.job_adapters import AdapterWish, ChosenAdapter, check_adapters, store_adapters
@@ -75,8 +76,9 @@ class GenerationRequest:
     extend: bool = False
     # Of a take that is made again; None is as the model's limits have it.
     windows: Windows | None = None
-    # The take that it goes on from, and from where; None is its end.
+    # The take or clip that it goes on from, and from where; None is its end.
     continue_take: int | None = None
+    continue_clip: int | None = None
     continue_from_seconds: float | None = None
 
 
@@ -97,6 +99,8 @@ def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | 
             **wanted.values,
         )
         store_adapters(job, wanted.adapters)
+        if job.continued_clip is not None:
+            Clip.objects.filter(pk=job.continued_clip).update(used_at=timezone.now())
         send_on_commit(JobSubmitted(), BoardChanged(owner_id=job.owner_id))
         tell_who_waits(but=job.owner_id)
     note_submission(job)
@@ -115,7 +119,7 @@ class CheckedRequest:
 def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRequest:
     """The request with every default filled in. Raises GenerationRefused naming every bad field.
 
-    Without an `owner` there is no take to go on from.
+    Without an `owner` there is nothing to go on from.
     """
     refusals: dict[str, Refusal] = {}
     values: dict[str, Any] = {}
@@ -123,7 +127,9 @@ def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRe
     prompt = _check_prompt(request.prompt)
     model = _find_model(request.model_id)
     known_model = model if isinstance(model, ModelConfig) else None
-    source = check_source(owner, request.continue_take, request.continue_from_seconds, known_model)
+    source = check_source(
+        owner, request.continue_take, request.continue_clip, request.continue_from_seconds, known_model
+    )
     moment = check_moment(source)
     begun = source.seconds if isinstance(source, Source) and moment is None else 0.0
     duration: float | Refusal
@@ -135,7 +141,7 @@ def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRe
         duration = 1.0  # without a model there is no limit to hold it against; the model's refusal is enough
     checked: dict[str, Any] = {
         "prompt": prompt,
-        "continue_take": source,
+        "continue_take" if request.continue_clip is None else "continue_clip": source,
         "continue_from_seconds": moment,
         "duration_seconds": duration,
         "model": model,
@@ -156,7 +162,8 @@ def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRe
             values[name] = value
     if refusals:
         raise GenerationRefused(refusals)
-    del values["continue_take"], values["continue_from_seconds"]
+    for name in ("continue_take", "continue_clip", "continue_from_seconds"):
+        values.pop(name, None)
     if isinstance(source, Source):
         values |= source.fields
     values |= vars(request.windows or _windows(begun + values["duration_seconds"], values["model"]))

@@ -69,7 +69,7 @@ def recipe_of(
     """Everything needed to make the take again. Holds no time of day: the same recipe gives the same file."""
     windows = {"window_seconds": job.window_seconds, "stride_seconds": job.stride_seconds}
     continued = {
-        "take": job.continued_take,
+        **({"take": job.continued_take} if job.continued_clip is None else {"clip": job.continued_clip}),
         "sha256": job.continued_sha256,
         "from_seconds": job.continued_from_seconds,
     }

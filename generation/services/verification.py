@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from adapters.models import Adapter
-from generation.models import Take
+from generation.models import Clip, Take
 from generation.services.job_adapters import AdapterWish
 from generation.services.submission import GenerationRequest, Windows
 
@@ -42,7 +42,8 @@ def request_to_make_again(take: Take) -> GenerationRequest:
             f"Take {take.pk} was cancelled before its end. Only whole takes can be verified: choose another."
         )
     continued = recipe.get("continued") or {}
-    if continued and not Take.objects.for_user(take.owner).kept().filter(
+    clip = _clip_of(take, continued) if "clip" in continued else None
+    if "take" in continued and not Take.objects.for_user(take.owner).kept().filter(
         pk=continued["take"], sha256=continued["sha256"]
     ):
         raise NotVerifiable(
@@ -60,9 +61,19 @@ def request_to_make_again(take: Take) -> GenerationRequest:
         top_p=recipe["top_p"],
         adapters=tuple(_wish(used) for used in recipe["adapters"]),
         continue_take=continued.get("take"),
+        continue_clip=clip.pk if clip else None,
         continue_from_seconds=continued.get("from_seconds"),
         windows=Windows(recipe.get("window_seconds"), recipe.get("stride_seconds")),
     )
+
+
+def _clip_of(take: Take, continued: dict[str, Any]) -> Clip:
+    clip = Clip.objects.for_user(take.owner).filter(sha256=continued["sha256"]).first()
+    if clip is None:
+        raise NotVerifiable(
+            f"The clip that take {take.pk} goes on from was deleted. Bring it in again; it is known by its content."
+        )
+    return clip
 
 
 def _wish(used: dict[str, Any]) -> AdapterWish:

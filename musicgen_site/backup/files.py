@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from registry.media import Media, takes_media, weights_media
+from registry.media import Media, clips_media, takes_media, weights_media
 
 #: Made again, of one process only, or secret. The key signs logins: a new home makes its own.
 LEFT_OUT: Final = frozenset({"cache", "scratch", "incoming", "secret_key", "test.sqlite3"})
@@ -39,13 +39,20 @@ class NamedFile:
 
 
 def named_files(apps: Any, alias: str) -> list[NamedFile]:
-    """Files of all takes and adapters in that database. The same weights may have several rows."""
+    """Files of all takes, clips and adapters in that database. The same weights may have several rows."""
     takes = apps.get_model("generation", "Take")._base_manager.using(alias)
     adapters = apps.get_model("adapters", "Adapter")._base_manager.using(alias)
+    # A database of an older release has no clips.
+    has_clips = "clip" in apps.all_models["generation"]
+    clips = apps.get_model("generation", "Clip")._base_manager.using(alias) if has_clips else takes.none()
     return [
         *(
             NamedFile("generation.take", pk, f"takes/{name}")
             for pk, name in takes.order_by("pk").values_list("pk", "file_name")
+        ),
+        *(
+            NamedFile("generation.clip", pk, f"clips/{name}")
+            for pk, name in clips.order_by("pk").values_list("pk", "file_name")
         ),
         *(
             NamedFile("adapters.adapter", pk, f"adapters/{sha256}.safetensors")
@@ -55,9 +62,13 @@ def named_files(apps: Any, alias: str) -> list[NamedFile]:
 
 
 #: Folders of which only what rows name counts, also where a bucket is in their place; and the models of these rows.
-MEDIA: Final[dict[str, Callable[[], Media]]] = {"takes": takes_media, "adapters": weights_media}
+MEDIA: Final[dict[str, Callable[[], Media]]] = {
+    "takes": takes_media,
+    "clips": clips_media,
+    "adapters": weights_media,
+}
 BY_ROW: Final = frozenset(MEDIA)
-LABELS: Final = ("generation.take", "adapters.adapter")
+LABELS: Final = ("generation.take", "generation.clip", "adapters.adapter")
 
 
 def kept_entries(home: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from generation.services.hosts import running_host
 from musicgen_site.backup import files, rows
 from musicgen_site.backup.archive import BackupProblem, unpack
 from musicgen_site.studio_settings import create_home
-from registry.media import probe, takes_media, weights_media
+from registry.media import probe
 
 #: Tables that a fresh studio fills by itself.
 _FILLED_BY_ITSELF = rows.LEFT_OUT | {"contenttypes.contenttype", "auth.permission", "registry.modelconfig"}
@@ -98,7 +98,7 @@ def _refuse_where_it_would_harm(home: Path, *, force: bool) -> None:
     here = "Restore into an empty one, or add --force: what is there is then moved aside."
     if next(_files_in(home), None) is not None:
         raise BackupProblem(f"The studio's folder {home} is not empty. {here}")
-    if any(media.is_remote and media.entries() for media in (takes_media(), weights_media())):
+    if any(media_of().is_remote and media_of().entries() for media_of in files.MEDIA.values()):
         raise BackupProblem(
             "The bucket of MUSICGEN_MEDIA_URL is not empty. Name another prefix, or add --force: what no row names"
             " afterwards is then set aside by the clean-up."

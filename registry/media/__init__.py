@@ -1,4 +1,4 @@
-"""Where takes and weights of adapters are kept for good: folders of the home, or a bucket that several machines share.
+"""Where takes, clips and weights of adapters are kept for good: folders of the home, or a bucket that several machines share.
 
 Knows no rows. `settings.STORAGES` says which; everything else here is the same for both.
 """
@@ -23,6 +23,7 @@ __all__ = [
     "MediaAway",
     "NotOurs",
     "OpenedMedia",
+    "clips_media",
     "live_media",
     "probe",
     "says_away",
@@ -117,6 +118,11 @@ class Media(Protocol):
 def takes_media() -> Media:
     """Where takes are kept."""
     return _media("takes")
+
+
+def clips_media() -> Media:
+    """Where clips that people brought in are kept."""
+    return _media("clips")
 
 
 def live_media() -> Media:

@@ -26,7 +26,7 @@ export function limits() {
 /** Whether a take may be longer than the model makes in one piece: asked for, or going on from another. */
 function mayExtend() {
   const form = document.getElementById("studio-form");
-  return Boolean(form?.querySelector("[name='continue_take']") || form?.elements.namedItem("extend")?.checked);
+  return Boolean(form?.querySelector("[name='continue_take'], [name='continue_clip']") || form?.elements.namedItem("extend")?.checked);
 }
 
 let followed = { form: null, model: "", most: NaN };

@@ -11,6 +11,7 @@ import "./pages.js";
 import "./times.js";
 import "./adapters.js";
 import "./form.js";
+import "./clip.js";
 import "./upload.js";
 import "./adapterlist.js";
 import "./switch.js";

@@ -19,11 +19,11 @@ from django.utils import timezone
 
 from adapters.models import Adapter
 from adapters.services.importing import ZipSource, import_adapter
-from generation.models import EngineHost, Job, JobStatus, Take
+from generation.models import Clip, EngineHost, Job, JobStatus, Take
 from generation.services import jobs
 from registry.models import ModelConfig
 from tests.adapters.zips import adapter_files, zipped
-from tests.generation.music import make_job, make_running_job, make_take, save
+from tests.generation.music import make_clip, make_job, make_running_job, make_take, save
 
 
 @contextmanager
@@ -58,6 +58,7 @@ def fill(folder: Path) -> None:
     alice.user_permissions.add(Permission.objects.order_by("-pk")[0])
     make_take(alice, prompt="piano «слова» \u2028 \x7f", title="Ä title")
     make_take(alice, prompt="deleted lately", deleted_at=timezone.now())
+    make_clip(alice)
     save(make_running_job(alice, prompt="half done", variations=2))
     make_job(alice, prompt="waiting")
     failed = make_running_job(alice)
@@ -90,7 +91,7 @@ def refused(source: Path, *options: str) -> str:
 
 def all_rows() -> dict[str, Any]:
     """Every row that should survive, whatever the database."""
-    tables = (User, Group, Job, Take, Adapter, ModelConfig)
+    tables = (User, Group, Job, Take, Clip, Adapter, ModelConfig)
     found = {table.__name__: list(table._default_manager.order_by("pk").values()) for table in tables}
     # What a running job turns into is told by a test of its own.
     for row in found["Job"]:
@@ -107,7 +108,7 @@ def all_rows() -> dict[str, Any]:
 def all_files(home: Path) -> dict[str, bytes]:
     return {
         path.relative_to(home).as_posix(): path.read_bytes()
-        for folder in ("takes", "adapters")
+        for folder in ("takes", "clips", "adapters")
         for path in sorted((home / folder).rglob("*"))
         if path.is_file() and not path.name.startswith(".")
     }
@@ -115,6 +116,7 @@ def all_files(home: Path) -> dict[str, bytes]:
 
 def assert_rows_and_files_agree(home: Path) -> None:
     named = {f"takes/{name}" for name in Take.objects.values_list("file_name", flat=True)}
+    named |= {f"clips/{name}" for name in Clip.objects.values_list("file_name", flat=True)}
     named |= {
         f"adapters/{sha}.safetensors" for sha in Adapter.objects.values_list("weights_sha256", flat=True)
     }

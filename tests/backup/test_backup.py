@@ -37,7 +37,7 @@ from tests.media_files import take_file
 @pytest.mark.parametrize("name", ["studio.tar", "studio.tar.gz"])
 def test_everything_comes_back_in_an_empty_home(name: str, full: Path, tmp_path: Path) -> None:
     rows, files = all_rows(), all_files(full)
-    assert len(files) == 4
+    assert len(files) == 5
     backup = back_up(tmp_path / name)
     assert backup.stat().st_mode & 0o077 == 0
     with studio_at(tmp_path / "new") as home:
@@ -77,7 +77,7 @@ def test_secrets_logins_and_caches_stay_behind(full: Path, tmp_path: Path) -> No
         names = tar.getnames()
     kept = [name for name in names if name.startswith("home/")]
     assert "home/songs/file.bin" in kept
-    assert {name.split("/")[1] for name in kept} == {"takes", "adapters", "songs"}
+    assert {name.split("/")[1] for name in kept} == {"takes", "clips", "adapters", "songs"}
     assert not any("orphan" in name or "link" in name or "session" in name for name in names)
 
 
@@ -200,7 +200,7 @@ def test_a_studio_that_is_not_empty_is_left_alone_without_force(
     assert "is not empty" in refused(backup)
     for path in (full / "takes").iterdir():
         path.rename(tmp_path / path.name)
-    for path in (full / "adapters").iterdir():
+    for path in (*(full / "adapters").iterdir(), *(full / "clips").iterdir()):
         path.unlink()
     assert "The database is not empty" in refused(backup)
     report = bring_back(backup, "--force")

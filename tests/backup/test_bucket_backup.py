@@ -7,7 +7,7 @@ import pytest
 from django.core.management import CommandError
 
 from generation.models import Take
-from registry.media import takes_media, weights_media
+from registry.media import clips_media, takes_media, weights_media
 from tests.backup.studios import (
     all_files,
     all_rows,
@@ -22,7 +22,7 @@ from tests.conftest import StorageServer
 
 def in_bucket() -> dict[str, bytes]:
     found = {}
-    for kind, media in (("takes", takes_media()), ("adapters", weights_media())):
+    for kind, media in (("takes", takes_media()), ("clips", clips_media()), ("adapters", weights_media())):
         for file in media.entries():
             with media.local(file.name) as path:
                 found[f"{kind}/{file.name}"] = path.read_bytes()

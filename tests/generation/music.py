@@ -8,8 +8,8 @@ import soundfile
 from django.conf import settings
 from django.contrib.auth.models import User
 
-from generation.models import Job, JobStatus, Take
-from generation.services import jobs, takes
+from generation.models import Clip, Job, JobStatus, Take
+from generation.services import clips, jobs, takes
 from registry.models import ModelConfig
 
 #: Engine host that holds the jobs which tests make running.
@@ -97,3 +97,12 @@ def make_take(owner: User, *, seconds: float = 1.0, level: float = 0.5, **fields
 def demo() -> ModelConfig:
     """The demo model's row."""
     return ModelConfig.objects.get(pk="musicgen-demo")
+
+
+def make_clip(owner: User, *, title: str = "my song", seconds: float = 2.5, **fields: Any) -> Clip:
+    """A clip of a tone, as if it had been brought in. `fields` are those of `tone`."""
+    source = tone(Path(settings.STUDIO.home) / "incoming" / "tone.wav", seconds=seconds, **fields)
+    clip, _ = clips.keep_clip(owner=owner, source=source, name="tone.wav")
+    Clip.objects.filter(pk=clip.pk).update(title=title)
+    clip.title = title
+    return clip

@@ -28,8 +28,8 @@ from generation import audio_files, cards, database, live_takes
 from generation.dispatcher import Dispatcher
 from generation.host_row import HostRow
 from generation.live_response import live_response
-from generation.models import EngineHost, Job, JobStatus, Take
-from generation.services import jobs, live, takes
+from generation.models import Clip, EngineHost, Job, JobStatus, Take
+from generation.services import clips, jobs, live, takes
 from generation.services.submission import GenerationRequest, submit_job
 from registry.media import MediaAway, live_media, takes_media
 from registry.models import ModelConfig
@@ -474,6 +474,29 @@ def verified(take: Take) -> tuple[int, dict[str, Any]]:
     except CommandError as problem:
         return problem.returncode, json.loads(told.getvalue())
     return 0, json.loads(told.getvalue())
+
+
+def test_a_clip_is_gone_on_from_like_a_take(owner: User, tmp_path: Path) -> None:
+    take = until_ended(submit(owner, duration_seconds=1.2)).takes.get()
+    file = tmp_path / "my song.wav"
+    soundfile.write(file, audio_of(take), take.sample_rate, subtype="PCM_16")
+    told = io.StringIO()
+    call_command(
+        "generate", "slow piano", duration=0.5, seed=9, continue_clip=str(file), continue_from=1.1,
+        out=str(tmp_path / "new.wav"), json=True, stdout=told,
+    )  # fmt: skip
+    clip = Clip.objects.get()
+    made = Take.objects.get(pk=json.loads(told.getvalue())["take"])
+    assert made.recipe["continued"] == {"clip": clip.pk, "sha256": clip.sha256, "from_seconds": 1.1}
+    same = until_ended(submit(owner, seed=9, continue_take=take.pk, continue_from_seconds=1.1)).takes.get()
+    assert np.array_equal(audio_of(made), audio_of(same))
+    assert verified(made)[1]["identical"] is True
+    clips.delete_clip(clip)
+    assert "Bring it in again" in verified(made)[1]["error"]
+    with transaction.atomic():
+        missing = submit(owner, continue_clip=clips.clip_named(str(file), owner=owner))
+        Clip.objects.all().delete()
+    assert until_ended(missing, JobStatus.FAILED).error_code == "CLIP_GONE"
 
 
 def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User, settings: Any) -> None:

@@ -55,7 +55,7 @@ def test_a_person_at_the_limit_is_told_and_others_go_on(
         ask(alice)
     assert refused.value.first.code == "STORAGE_FULL"
     assert refused.value.first.facts["used_bytes"] == take.file_bytes
-    assert str(refused.value).startswith("Your takes and waiting jobs use ")
+    assert str(refused.value).startswith("Your takes, clips and waiting jobs use ")
     studio(max_person_gb=0.1)
     assert ask(bob).pk
 
@@ -95,7 +95,7 @@ def test_where_rules_make_room_only_favourites_refuse_a_job(alice: User, studio:
     studio(max_person_gb=(one_second + 10) / 1e9, when_full="remove-oldest")
     assert ask(alice).pk
     takes.toggle_favourite(take)
-    with pytest.raises(StorageFull, match=r"^Your favourites and waiting jobs"):
+    with pytest.raises(StorageFull, match=r"^Your favourites, clips and waiting jobs"):
         ask(alice)
 
 
@@ -132,6 +132,7 @@ def test_people_see_their_own_use(
         "takes": 2,
         "used_bytes": 2 * take.file_bytes,
         "favourite_bytes": take.file_bytes,
+        "clip_bytes": 0,
         "max_bytes": 2_000_000_000,
         "keep_takes_days": 30,
         "keep_deleted_hours": 1,

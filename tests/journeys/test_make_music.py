@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from generation.audio_files import read_recipe
 from tests.conftest import RunningStudio
+from tests.generation.music import tone
 from tests.journeys.conftest import (
     PATIENCE_MS,
     ask,
@@ -246,10 +248,55 @@ def test_keyboard_submits_plays_and_explains(open_page: Page) -> None:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_it_works_with_scripts_off(browser: Browser, music_studio: RunningStudio) -> None:
+def test_a_take_starts_from_a_clip(open_page: Page, tmp_path: Path) -> None:
+    page = open_page
+    page.get_by_label("Prompt", exact=True).fill("what I began")
+    song = tone(tmp_path / "my song.wav", seconds=2.5, sample_rate=44100, channels=2)
+    chooser = page.locator("[data-clip-file]")
+    (tmp_path / "letter.mp3").write_text("Dear studio")
+    chooser.set_input_files(tmp_path / "letter.mp3")
+    expect(page.get_by_text("This is no sound file that can be read.")).to_be_visible()
+    chooser.set_input_files(song)
+    moment = page.get_by_label("Goes on from the clip “my song” at")
+    expect(moment).to_have_value("2.5")
+    expect(moment).to_be_focused()
+    expect(page.get_by_text("It has 2.5\u202fs.")).to_be_visible()
+    page.locator("[data-clip-audio]").evaluate("async (sound) => { await sound.play(); }")
+    wait_for(page, "document.querySelector('[data-clip-audio]').currentTime > 0.2")
+    assert_accessible(page)
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(chooser).to_be_focused()
+    # Dropped anywhere on the page.
+    content = base64.b64encode(song.read_bytes()).decode()
+    page.evaluate(
+        """(content) => {
+          const files = new DataTransfer();
+          const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+          files.items.add(new File([bytes], "my song.wav", { type: "audio/wav" }));
+          document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }));
+        }""",
+        content,
+    )
+    moment.fill("1.5")
+    ask(page, "what I began", seconds=1)
+    row = wait_for_take(page, "what I began")
+    expect(row.locator(".take-length")).to_have_text("2.5\u202fs")
+    # The form is as it was, for another go.
+    expect(moment).to_have_value("1.5")
+    row.get_by_role("link", name="Use these settings again").click()
+    expect(moment).to_have_value("1.5")
+    assert complaints(page) == []
+
+
+def test_it_works_with_scripts_off(browser: Browser, music_studio: RunningStudio, tmp_path: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(music_studio.url)
+    page.locator("#id_clip").set_input_files(tone(tmp_path / "sung.wav", seconds=2.0))
+    page.get_by_role("button", name="Bring it in").click()
+    expect(page.get_by_label("Goes on from the clip “sung” at")).to_have_value("2")
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(page.get_by_role("button", name="Bring it in")).to_be_visible()
     page.get_by_label("Prompt", exact=True).fill("made without scripts")
     page.get_by_label("Duration", exact=True).fill("45")
     page.get_by_role("button", name="Generate").click()

@@ -30,7 +30,7 @@ from musicgen_site.services.setup import make_setup_link
 from musicgen_site.services.tokens import create_token
 from registry.models import ModelConfig
 from tests.gated_configs.conftest import TINY
-from tests.generation.music import make_job, make_take
+from tests.generation.music import make_clip, make_job, make_take
 from tests.site.access_table import ADMIN_TABLES, PAGES, ROUTES, SOCKETS, Row
 from tests.site.people import logged_in
 
@@ -74,6 +74,7 @@ def names(alice: User, settings: Any, monkeypatch: pytest.MonkeyPatch) -> dict[s
         "config": saved.config.pk,
         "adapter": adapter.pk,
         "trial": trial.pk,
+        "clip": make_clip(alice, title=PROMPT).pk,
         "take": make_take(alice, prompt=PROMPT).pk,
         "job": make_job(alice, prompt=PROMPT).pk,
         "failed": make_job(alice, prompt=PROMPT, status=JobStatus.FAILED).pk,
@@ -234,7 +235,12 @@ def test_tables_of_own_rows_show_staff_nothing_of_others(names: dict[str, Any], 
     bob.save(update_fields=["is_staff"])
     bob.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     client = logged_in(bob)
-    rows = {"generation.job": "job", "generation.take": "take", "musicgen_site.apitoken": "token"}
+    rows = {
+        "generation.clip": "clip",
+        "generation.job": "job",
+        "generation.take": "take",
+        "musicgen_site.apitoken": "token",
+    }
     assert set(rows) == {table for table, whose in ADMIN_TABLES.items() if whose == "own rows"}
     for table, name in rows.items():
         base = f"/admin/{table.replace('.', '/')}/"

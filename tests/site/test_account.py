@@ -310,6 +310,19 @@ def test_uploads_are_counted(staff: User) -> None:
 
 
 @pytest.mark.usefixtures("slow_down")
+def test_clips_are_counted_by_themselves(staff: User) -> None:
+    page, program = logged_in(staff), script(staff, "manage")
+    page.post("/adapters/import/", {})
+    assert page.post("/clips/", {}).status_code == 302
+    assert program.post("/api/clips", {}).status_code == 400
+    refused = program.post("/api/clips", {})
+    assert refused.status_code == 429
+    assert "brought in clips too often" in refused.json()["error"]
+    assert page.post("/clips/", {}).status_code == 429
+    assert program.get("/api/clips").status_code == 200
+
+
+@pytest.mark.usefixtures("slow_down")
 def test_local_mode_counts_nothing(client: Client, settings: Any, owner: User) -> None:
     settings.STUDIO = settings.STUDIO.model_copy(update={"access": "local"})
     settings.MIDDLEWARE = [

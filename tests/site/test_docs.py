@@ -105,6 +105,7 @@ def test_the_api_document_names_every_error_code() -> None:
         "generation/services/adapters.py",
     ]
     names += ["adapters/services/proofs.py"]
+    names += ["generation/services/continuing.py", "generation/services/clips.py", "generation/clip_api.py"]
     names += ["musicgen_site/access.py", "musicgen_site/security.py"]
     names += [
         "musicgen_site/token_access.py",
@@ -123,6 +124,8 @@ def test_the_api_document_names_every_error_code() -> None:
     names += ["gated_configs/hub/refusals.py"]
     sources = [(ROOT / name).read_text(encoding="utf-8") for name in names]
     codes = {code for source in sources for code in re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', source)}
+    decoding = (ROOT / "generation" / "clips" / "decoding.py").read_text(encoding="utf-8")
+    codes |= set(re.findall(r'"(CLIP_[A-Z_]+)"', decoding))
     assert "DURATION_TOO_LONG" in codes
     assert sorted(code for code in codes if f"`{code}`" not in API) == []
 

@@ -51,6 +51,7 @@ def test_a_wrong_address_is_refused(url: str, sentence: str) -> None:
 def test_without_one_files_lie_in_the_home() -> None:
     assert {name: storage["OPTIONS"] for name, storage in media_storages(None).items()} == {
         "takes": {"folder": "takes"},
+        "clips": {"folder": "clips"},
         "live": {"folder": "live"},
         "adapters": {"folder": "adapters"},
     }

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from asgiref.sync import async_to_sync
 
-from musicgen_site.request_bounds import MAX_BODY_BYTES, UPLOAD_PATHS, BoundedBodies, body_limit
+from musicgen_site.request_bounds import CLIP_PATHS, MAX_BODY_BYTES, UPLOAD_PATHS, BoundedBodies, body_limit
 from tests.conftest import Prepare, RunningStudio, running_studio, wait_until
 
 MB = 10**6
@@ -25,7 +25,8 @@ MB = 10**6
 def studio(prepared: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     environment = prepared(tmp_path_factory.mktemp("bounds") / "home")
     with running_studio(
-        {**environment, "MUSICGEN_MAX_ADAPTER_MB": "300"}, options=["--no-engine"]
+        {**environment, "MUSICGEN_MAX_ADAPTER_MB": "300", "MUSICGEN_MAX_CLIP_MB": "5"},
+        options=["--no-engine"],
     ) as running:
         yield running
 
@@ -88,10 +89,12 @@ def test_an_upload_must_say_its_length(studio: RunningStudio) -> None:
 def test_an_upload_over_the_limit_is_refused_with_the_setting_that_decides(
     path: str, studio: RunningStudio
 ) -> None:
-    status, answer = post(studio, path, iter([b"x" * MB] * 305), **{"Content-Length": str(305 * MB)})
+    limit, setting = (5, "CLIP") if path in CLIP_PATHS else (300, "ADAPTER")
+    size = limit + 5
+    status, answer = post(studio, path, iter([b"x" * MB] * size), **{"Content-Length": str(size * MB)})
     assert (status, answer["error_code"]) == (413, "REQUEST_TOO_LARGE")
-    assert "300" in answer["error"]
-    assert "MUSICGEN_MAX_ADAPTER_MB" in answer["error"]
+    assert f"{limit}\u202fMB" in answer["error"]
+    assert f"MUSICGEN_MAX_{setting}_MB" in answer["error"]
     assert left_in_home(studio) == []
 
 

@@ -21,11 +21,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from adapters.services.shipped import import_shipped
 from generation import audio_files, cards
+from generation.clips.decoding import ClipRefused
 from generation.database import in_database
 from generation.dispatcher import Dispatcher
 from generation.models import Job, JobStatus, Take
 from generation.services import jobs, takes
 from generation.services.adapter_names import wish_of
+from generation.services.clips import clip_named
 from generation.services.hosts import running_host
 from generation.services.refusals import GenerationRefused
 from generation.services.submission import GenerationRequest, submit_job
@@ -80,10 +82,15 @@ class Command(BaseCommand):
             help="Go on from that take: --duration is what is added.",
         )
         parser.add_argument(
+            "--continue-clip",
+            metavar="FILE",
+            help="Go on from a sound file of this machine, or from the clip of that number.",
+        )
+        parser.add_argument(
             "--continue-from",
             type=float,
             metavar="S",
-            help="From which second of that take on; the default is its end.",
+            help="From which second of that take or clip on; the default is its end.",
         )
         parser.add_argument(
             "--adapter",
@@ -112,8 +119,9 @@ class Command(BaseCommand):
             probe()
             if options["adapter"]:
                 import_shipped()
+            owner, named = _owner(options["user"]), options["continue_clip"]
             job = submit_job(
-                owner=_owner(options["user"]),
+                owner=owner,
                 request=GenerationRequest(
                     prompt=options["prompt"],
                     duration_seconds=options["duration"],
@@ -125,12 +133,15 @@ class Command(BaseCommand):
                     top_p=options["top_p"],
                     extend=options["extend"],
                     continue_take=options["continue_take"],
+                    continue_clip=None if named is None else clip_named(named, owner=owner),
                     continue_from_seconds=options["continue_from"],
                     adapters=tuple(wish_of(text) for text in options["adapter"]),
                 ),
             )
         except audio_files.UnknownFormat as problem:
             self._give_up(as_json, str(problem), "UNKNOWN_FORMAT")
+        except ClipRefused as refused:
+            self._give_up(as_json, str(refused), refused.code)
         except GenerationRefused as refused:
             self._give_up(as_json, str(refused), refused.first.code)
         except MediaAway as problem:
