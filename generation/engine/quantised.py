@@ -20,7 +20,7 @@ QuantisedFormat = Literal["int8", "int4"]
 GROUP: Final = 32
 _LEVELS: Final = 15
 #: Shares of a group's range that the numbers may span: to cut a few outliers off often costs less than wider steps.
-_SPANS: Final = (1.0, 0.95, 0.9)
+_SPANS: Final = (1.0, 0.9)
 #: The kernel reads so many columns of the output together.
 _OUT_BLOCK: Final = 16
 
@@ -71,7 +71,7 @@ class Int4Linear(HeldLinear):
 
 
 def _nearest(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers, scale and offset of each group [O, G, group]: of some spans the one with the least squared error.
+    """Numbers, scale and offset of each group [O, G, group]: of those tried the ones with the least squared error.
 
     A weight is (number - 8) * scale + offset, as the kernel has it; both are rounded to bfloat16 before they count.
     """
@@ -79,18 +79,33 @@ def _nearest(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     best: list[Tensor] = []  # error, scale, offset and numbers of each group
     for span in _SPANS:
         half, middle = span * (high - low) / 2, (low + high) / 2
-        scales = (2 * half / _LEVELS).clamp(min=1e-8).to(torch.bfloat16).float()
-        numbers = ((groups - (middle - half)[..., None]) / scales[..., None]).round_().clamp_(0, _LEVELS)
-        offsets = (middle - half + 8 * scales).to(torch.bfloat16).float()
-        rounded = (numbers - 8) * scales[..., None] + offsets[..., None]
-        tried = [rounded.sub_(groups).square_().sum(2), scales, offsets, numbers]
-        if best:
-            better = tried[0] < best[0]
-            picks = (better, better, better, better[..., None])
-            tried = [torch.where(*each) for each in zip(picks, tried, best, strict=True)]
-        best = tried
+        tried = _rounded(groups, 2 * half / _LEVELS, middle - half)
+        for each in (tried, _rounded(groups, *_fitted(groups, tried[3]))):
+            if best:
+                better = each[0] < best[0]
+                picks = (better, better, better, better[..., None])
+                best = [torch.where(*pair) for pair in zip(picks, each, best, strict=True)]
+            else:
+                best = each
     _, scales, offsets, numbers = best
     return numbers, scales, offsets
+
+
+def _rounded(groups: Tensor, steps: Tensor, lowest: Tensor) -> list[Tensor]:
+    """Squared error, scale, offset and numbers of each group, whose numbers stand `steps` apart from `lowest` on."""
+    scales = steps.clamp(min=1e-8).to(torch.bfloat16).float()
+    numbers = ((groups - lowest[..., None]) / scales[..., None]).round_().clamp_(0, _LEVELS)
+    offsets = (lowest + 8 * scales).to(torch.bfloat16).float()
+    error = ((numbers - 8) * scales[..., None] + offsets[..., None]).sub_(groups).square_().sum(2)
+    return [error, scales, offsets, numbers]
+
+
+def _fitted(groups: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The line through each group's weights over its numbers with the least squared error: its steps and lowest."""
+    middle, mean = numbers.mean(2, keepdim=True), groups.mean(2, keepdim=True)
+    aside = numbers - middle
+    steps = (aside * (groups - mean)).sum(2) / aside.square().sum(2).clamp(min=1e-8)
+    return steps, mean[..., 0] - steps * middle[..., 0]
 
 
 @torch.no_grad()

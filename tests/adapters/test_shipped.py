@@ -65,11 +65,11 @@ def test_it_can_be_turned_off(shipped: Path, settings: Any) -> None:
 
 
 def test_those_that_ship_are_small_and_work_with_the_demo() -> None:
-    assert import_shipped() == ["Lullaby"]
+    assert import_shipped() == ["Hymn", "Lullaby"]
     demo = ModelConfig.objects.get(pk=DEMO_MODEL_ID)
-    assert {adapter.name for adapter in Adapter.objects.compatible_with(demo)} == {"Lullaby"}
+    assert {adapter.name for adapter in Adapter.objects.compatible_with(demo)} == {"Hymn", "Lullaby"}
     for adapter in Adapter.objects.all():
         assert adapter.file_bytes < 1_000_000
-        assert adapter.description.startswith("Whatever is asked for comes out softer")
+        assert adapter.description.startswith("Whatever is asked for comes out ")
         raised = [weight for name, weight in load_file(weights_file(adapter)).items() if "lora_B" in name]
         assert all(weight.abs().max() > 0 for weight in raised)

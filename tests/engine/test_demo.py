@@ -16,7 +16,7 @@ from generation.engine.random_checkpoint import build_tokenizer, captions
 from generation.training.codec_training import encode
 from generation.training.composer import compose
 from generation.training.evaluation import flatness as spectral_flatness
-from generation.training.evaluation import full_prompt
+from generation.training.evaluation import full_prompt, sixteenth_heard, takes, tempo_agrees
 from generation.training.language_model_training import captioned_loss
 from generation.training.spectra import spectrum
 from generation.training.synthesiser import render
@@ -95,6 +95,19 @@ def test_it_plays_what_it_is_asked_for_and_no_noise(demo: LoadedModel) -> None:
         gaps[prompt] = float(loudness.quantile(0.2) / loudness.mean())
     assert highs["rock drum beat"] > 3 * highs["slow church organ"]
     assert gaps["rock drum beat"] < gaps["slow church organ"]
+
+
+def test_it_keeps_the_tempo_that_it_is_asked_for() -> None:
+    """By chance one in five would."""
+    network = MusicgenForConditionalGeneration.from_pretrained(DEMO).eval()
+    tokenizer = AutoProcessor.from_pretrained(DEMO).tokenizer
+    asked = [(style, sixteenth) for style in ("rock", "house") for sixteenth in (6, 7, 8)]
+    prompts = [f"{style} drum beat at {round(750 / sixteenth)} bpm" for style, sixteenth in asked]
+    made = takes(network, tokenizer, prompts, seconds=5.0)
+    assert (
+        sum(tempo_agrees(sixteenth_heard(audio), want[1]) for audio, want in zip(made, asked, strict=True))
+        >= 5
+    )
 
 
 def test_its_weights_are_no_ones_random_ones() -> None:
