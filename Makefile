@@ -12,10 +12,10 @@ PIP_INSTALL := $(PYTHON) -m pip install --disable-pip-version-check --no-input -
 PYTHON_CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 # Extra arguments of pytest, as in: make test ARGS="tests/engine -x"
 ARGS ?=
-# Tests run side by side, a file at a time since modules share servers, browser tests last (tests/conftest.py). Two more
+# Tests run side by side, a file at a time since modules share servers, browser tests last (tests/conftest.py). Four more
 # than there are cores: many of them wait for a server.
-WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
-PARALLEL ?= --numprocesses $(WORKERS) --maxprocesses 5 --dist loadfile --no-loadscope-reorder
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 4)))
+PARALLEL ?= --numprocesses $(WORKERS) --maxprocesses 6 --dist loadfile --no-loadscope-reorder
 
 # Python keeps what it compiles, also where the shell says otherwise: tests start some hundred servers and commands, and
 # each would compile the whole project again.
