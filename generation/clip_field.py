@@ -42,7 +42,7 @@ MELODY: Final = ClipUse(
     key="melody",
     field="melody_clip",
     file_field="melody_file",
-    offer="Follow the melody of a clip",
+    offer="Follow a melody",
     chosen="Follows the melody of",
     hint="One clear tune works best.",
 )

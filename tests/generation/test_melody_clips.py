@@ -123,7 +123,7 @@ def test_the_clip_of_a_melody_stays_while_it_is_needed(owner: User, bob: User) -
     assert list(Clip.objects.all()) == [waiting]
 
 
-OFFER = "<span data-clip-line>Follow the melody of a clip"
+OFFER = "<span data-clip-line>Follow a melody"
 HIDDEN = "data-melody hidden disabled>"
 
 
