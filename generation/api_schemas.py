@@ -101,6 +101,13 @@ class GenerationIn(Schema):
     continue_from_seconds: StrictFloat | None = Field(
         None, description="From which second of that take or clip on, at least 1. The default is its end."
     )
+    melody_clip: StrictInt | None = Field(
+        None,
+        description=(
+            "Number of a clip of yours whose melody the take follows, for a melody model; see `POST /api/clips`. It may be"
+            " given beside what the take goes on from."
+        ),
+    )
     adapters: list[AdapterIn] = Field(
         [], description="Adapters to attach, at most 8; each must fit the model. None is the base alone."
     )

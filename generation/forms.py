@@ -114,6 +114,10 @@ class GenerationForm(forms.Form):
         label="Moment to go on from", sentence="Write the moment to go on from as a number of seconds."
     )
 
+    melody_clip = NumberField(
+        label="Clip to follow", whole=True, sentence="Bring in the clip to follow again."
+    )
+
     def as_request(self) -> GenerationRequest:
         """What the person asks for. Only after `is_valid()`."""
         return GenerationRequest(**self.cleaned_data)

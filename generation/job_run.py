@@ -31,7 +31,7 @@ from generation.proof_run import NotProven, prove, require_proofs
 from generation.runner_pool import RunnerPool
 from generation.runners import LoadRefused, Runner, RunnerDied, RunnerHung
 from generation.services import jobs, takes
-from generation.services.continuing import SourceGone, source_file
+from generation.services.continuing import SourceGone, melody_file, source_file
 from generation.services.job_adapters import AdapterGone, adapters_of, use_of
 from generation.services.speed import seconds_per_audio_second
 from registry.downloads import DownloadCancelled, DownloadFailed
@@ -110,8 +110,9 @@ class JobRun:
     # Told to downloads, which run in threads.
     _stop_fetching: threading.Event = field(default_factory=threading.Event)
     _runner: Runner | None = None
-    # What the takes go on from, while it lies on this machine.
+    # What the takes go on from, and the clip that they follow, while these lie on this machine.
     _source: Path | None = None
+    _melody: Path | None = None
     _variations: list[_Variation] = field(default_factory=list)
     _adapters: list[tuple[JobAdapter, Adapter]] = field(default_factory=list)
 
@@ -284,6 +285,7 @@ class JobRun:
                     variation.frames_done, variation.is_kept = per_take, True
             with contextlib.ExitStack() as stack:
                 self._source = await in_database(stack.enter_context)(source_file(job))
+                self._melody = await in_database(stack.enter_context)(melody_file(job))
                 await self._render_variations(runner)
             await self._remember_memory(runner)
         finally:
@@ -381,6 +383,7 @@ class JobRun:
             stride_seconds=job.stride_seconds,
             beginning=str(self._source) if self._source else None,
             beginning_seconds=job.continued_from_seconds if self._source else None,
+            reference=str(self._melody or ""),
             live=None if self._source else self.live.begin(variation.number, request, runner.loaded),
         )
         finished: protocol.RequestFinished | None = None

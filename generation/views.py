@@ -23,7 +23,7 @@ from adapters.models import Adapter
 from gated_configs.wording import plain_number
 from generation import cards, partials, settings_page
 from generation.adapter_choices import adapter_choices, choices_context, chosen_in, chosen_of_take
-from generation.clip_field import clip_again, clip_context, clip_of_user, clip_values
+from generation.clip_field import CONTINUED, MELODY, clip_context, clip_of_user, clip_values, clips_again
 from generation.forms import GenerationForm
 from generation.model_limits import limits_context
 from generation.models import Job, Take
@@ -118,10 +118,16 @@ def _form_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
         "scale": _scale(limits["model"], may_extend=bool(form["extend"].value() or continued or clip)),
         **limits,
         **choices_context(request.user, choices),
-        **clip_context(
+        "clip_field": clip_context(
+            CONTINUED,
             clip,
             seconds=str(form["continue_from_seconds"].value() or ""),
             error=" ".join(map(str, errors)),
+        ),
+        "melody_field": clip_context(
+            MELODY,
+            clip_of_user(request, str(form["melody_clip"].value() or "")),
+            error=" ".join(map(str, form["melody_clip"].errors)),
         ),
         "examples": cards.EXAMPLES,
         "last_seed": last.seed if last else None,
@@ -162,15 +168,16 @@ def _initial_values(request: HttpRequest) -> dict[str, Any]:
                 values[name] = plain_number(float(take.recipe[name]))
         values |= {"prompt": take.prompt, "seed": str(take.seed), "extend": "window_seconds" in take.recipe}
         values["adapters"], values["missing_adapters"] = chosen_of_take(take)
-        if (continued := take.recipe.get("continued")) and "clip" in continued:
-            values |= clip_again(request, continued)
-        elif continued:
+        values |= clips_again(request, take.recipe)
+        if "take" in (continued := take.recipe.get("continued", {})):
             values |= _continuing(_take_of_user(request, str(continued["take"])), continued)
     if (source := _take_of_user(request, request.GET.get("continue", ""))) is not None:
         values |= {"prompt": source.prompt, **_continuing(source, {})}
         values["adapters"], values["missing_adapters"] = chosen_of_take(source)
     if (clip := clip_of_user(request, request.GET.get("clip", ""))) is not None:
         values |= clip_values(clip)
+    if (clip := clip_of_user(request, request.GET.get("melody", ""))) is not None:
+        values |= {"melody_clip": str(clip.pk)}
     draft = request.session.get(DRAFT) if "draft" in request.GET else None
     if draft is not None:
         values |= QueryDict(draft).dict() | {"adapters": chosen_in(QueryDict(draft))}

@@ -175,7 +175,7 @@ class StudioSettings(BaseSettings):
         default=50,
         ge=1,
         le=10_000,
-        description="Largest sound file that is taken in as a clip to go on from, in MB (10^6 bytes).",
+        description="Largest sound file that is taken in as a clip to go on from or to follow, in MB (10^6 bytes).",
     )
     keep_takes_days: float = Field(
         default=0,

@@ -1,4 +1,4 @@
-"""A sound file that somebody brought in for the music to go on from: decoded, and written anew by the studio."""
+"""A sound file that somebody brought in for the music to go on from or to follow: decoded, and written anew by the studio."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class ClipQuerySet(models.QuerySet["Clip"]):
     def needless(self) -> ClipQuerySet:
         """Clips that no waiting or running job needs, and no take to be made again."""
         # By content: one that was brought in again is as good as the one before.
-        jobs = Job.objects.filter(
-            continued_clip__isnull=False, continued_sha256=OuterRef("sha256"), owner=OuterRef("owner")
-        )
         made = Take.objects.filter(job=OuterRef("pk"))
-        return self.exclude(Exists(jobs.filter(Exists(made) | Q(status__in=UNFINISHED))))
+        jobs = Job.objects.filter(Exists(made) | Q(status__in=UNFINISHED), owner=OuterRef("owner"))
+        beginning = jobs.filter(continued_clip__isnull=False, continued_sha256=OuterRef("sha256"))
+        melody = jobs.filter(melody_clip__isnull=False, melody_sha256=OuterRef("sha256"))
+        return self.exclude(Exists(beginning) | Exists(melody))
 
 
 class Clip(models.Model):

@@ -141,6 +141,9 @@ class Job(models.Model):
     continued_clip = models.PositiveBigIntegerField(null=True, blank=True)
     continued_sha256 = models.CharField(max_length=64, blank=True, editable=False, default="", db_default="")
     continued_from_seconds = models.FloatField(null=True, blank=True)
+    # The clip whose melody it follows, likewise.
+    melody_clip = models.PositiveBigIntegerField(null=True, blank=True)
+    melody_sha256 = models.CharField(max_length=64, blank=True, editable=False, default="", db_default="")
     # The comparison it is a part of, if any.
     trial = models.ForeignKey(
         "generation.AdapterTrial", null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs"
@@ -186,6 +189,7 @@ class Job(models.Model):
             models.Index(
                 fields=["continued_sha256"], name="job_clip", condition=Q(continued_clip__isnull=False)
             ),
+            models.Index(fields=["melody_sha256"], name="job_melody", condition=Q(melody_clip__isnull=False)),
             # What is counted of ended jobs, without reading them. Progress of running ones does not touch these.
             models.Index(
                 fields=["model", "status", "frames_done"],

@@ -184,6 +184,8 @@ class Take(models.Model):
             if continued
             else " --extend" * ("window_seconds" in recipe)
         )
+        if "melody" in recipe:
+            source += f" --melody-clip {recipe['melody']['clip']}"
         return (
             f"generate {_quoted(str(recipe.get('prompt', self.prompt)))} --model {self.model_id}"
             f" --duration {recipe.get('duration_seconds', self.duration_seconds):g} --seed {self.seed}"

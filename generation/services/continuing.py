@@ -1,4 +1,4 @@
-"""A job that goes on from a take or a clip: which, from where, and its file when the engine begins.
+"""The take or clip that a job goes on from, the clip whose melody it follows, and their files when the engine begins.
 
 The file is known by its content: a job and a recipe name its hash.
 """
@@ -6,7 +6,7 @@ The file is known by its content: a job and a recipe name its hash.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,17 +23,13 @@ SHORTEST_SECONDS: Final = 1.0
 
 
 class SourceGone(RuntimeError):
-    """What a job goes on from is no longer there. `str()` is the sentence for people."""
+    """What a job goes on from or follows is no longer there. `str()` is the sentence for people."""
 
     detail = ""
 
-    def __init__(self, job: Job) -> None:
-        self.error_code = "TAKE_GONE" if job.continued_clip is None else "CLIP_GONE"
-        super().__init__(
-            "The take that this job goes on from was removed. Choose another one."
-            if job.continued_clip is None
-            else "The clip that this job goes on from was removed. Bring it in again."
-        )
+    def __init__(self, sentence: str, error_code: str) -> None:
+        self.error_code = error_code
+        super().__init__(sentence)
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def check_source(
     if clip_id is not None:
         if take_id is not None:
             return Refusal("Go on from a take or from a clip, not from both.", "SOURCE_TWICE")
-        clip = Clip.objects.for_user(owner).filter(pk=clip_id).first() if _is_id(clip_id) and owner else None
+        clip = _own_clip(owner, clip_id)
         if clip is None:
             sentence = "There is no such clip to go on from. Bring it in again."
             return Refusal(sentence, "CLIP_NOT_FOUND", {"continue_clip": clip_id})
@@ -93,6 +89,28 @@ def check_source(
             {"continue_take": take.pk, "channels": take.channels, "model_id": model.pk},
         )
     return Source(take, take.duration_seconds if seconds is None else seconds)
+
+
+def check_melody(owner: Any, clip_id: Any, model: ModelConfig | None) -> Clip | Refusal | None:
+    """The person's own clip whose melody a take follows, or why it cannot; None for no clip."""
+    if clip_id is None:
+        return None
+    clip = _own_clip(owner, clip_id)
+    if clip is None:
+        sentence = "There is no such clip to follow. Bring it in again."
+        return Refusal(sentence, "CLIP_NOT_FOUND", {"melody_clip": clip_id})
+    # Of a checkpoint that was never read nobody knows: its engine says.
+    if model is not None and model.family is not None and not model.follows_melody:
+        return Refusal(
+            f"{model.display_name} cannot follow a clip. Choose a melody model, or leave the clip out.",
+            "MELODY_NOT_SUPPORTED",
+            {"melody_clip": clip_id, "model_id": model.pk},
+        )
+    return clip
+
+
+def _own_clip(owner: Any, clip_id: Any) -> Clip | None:
+    return Clip.objects.for_user(owner).filter(pk=clip_id).first() if _is_id(clip_id) and owner else None
 
 
 def _is_id(value: Any) -> bool:
@@ -124,22 +142,40 @@ def source_file(job: Job) -> Iterator[Path | None]:
     """A file on this machine with what a job goes on from; None for a job of its own. Raises SourceGone, MediaAway."""
     if not job.continued_sha256:
         yield None
-        return
-    media, found = _kept_of(job)
+    elif job.continued_clip is not None:
+        with _clip_file(job, job.continued_sha256, "goes on from") as path:
+            yield path
+    else:
+        take = Take.objects.filter(pk=job.continued_take or 0, sha256=job.continued_sha256).first()
+        sentence = "The take that this job goes on from was removed. Choose another one."
+        with _local(takes_media(), take, SourceGone(sentence, "TAKE_GONE")) as path:
+            yield path
+
+
+@contextmanager
+def melody_file(job: Job) -> Iterator[Path | None]:
+    """The same of the clip whose melody a job follows."""
+    if not job.melody_sha256:
+        yield None
+    else:
+        with _clip_file(job, job.melody_sha256, "follows") as path:
+            yield path
+
+
+def _clip_file(job: Job, content: str, what_it_does: str) -> AbstractContextManager[Path]:
+    # By content: the same clip may have been brought in again.
+    clip = Clip.objects.for_user(job.owner_id).filter(sha256=content).first()
+    sentence = f"The clip that this job {what_it_does} was removed. Bring it in again."
+    return _local(clips_media(), clip, SourceGone(sentence, "CLIP_GONE"))
+
+
+@contextmanager
+def _local(media: Media, found: Take | Clip | None, gone: SourceGone) -> Iterator[Path]:
     if found is None:
-        raise SourceGone(job)
+        raise gone
     with ExitStack() as stack:
         try:
             path = stack.enter_context(media.local(found.file_name))
-        except FileNotFoundError as gone:
-            raise SourceGone(job) from gone
+        except FileNotFoundError as problem:
+            raise gone from problem
         yield path
-
-
-def _kept_of(job: Job) -> tuple[Media, Take | Clip | None]:
-    """Where a job's beginning is kept, and its row."""
-    if job.continued_clip is None:
-        takes = Take.objects.filter(pk=job.continued_take or 0, sha256=job.continued_sha256)
-        return takes_media(), takes.first()
-    # By content: the same clip may have been brought in again.
-    return clips_media(), Clip.objects.for_user(job.owner_id).filter(sha256=job.continued_sha256).first()

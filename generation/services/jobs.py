@@ -97,6 +97,7 @@ def retry_job(job: Job) -> Job | None:
             continue_take=job.continued_take,
             continue_clip=job.continued_clip,
             continue_from_seconds=job.continued_from_seconds,
+            melody_clip=job.melody_clip,
         ),
         trial=job.trial,
     )

@@ -19,7 +19,7 @@ from generation.events import BoardChanged, JobSubmitted
 from generation.job_log import note_submission
 from generation.models import AdapterTrial, Clip, Job
 from generation.models.job import MAX_SEED
-from generation.services.continuing import Source, check_moment, check_source
+from generation.services.continuing import Source, check_melody, check_moment, check_source
 from generation.services.job_adapters import AdapterWish, ChosenAdapter, check_adapters, store_adapters
 from generation.services.line import tell_who_waits
 from generation.services.parameters import (
@@ -80,6 +80,8 @@ class GenerationRequest:
     continue_take: int | None = None
     continue_clip: int | None = None
     continue_from_seconds: float | None = None
+    # The clip whose melody it follows.
+    melody_clip: int | None = None
 
 
 def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | None = None) -> Job:
@@ -99,8 +101,8 @@ def submit_job(*, owner: Any, request: GenerationRequest, trial: AdapterTrial | 
             **wanted.values,
         )
         store_adapters(job, wanted.adapters)
-        if job.continued_clip is not None:
-            Clip.objects.filter(pk=job.continued_clip).update(used_at=timezone.now())
+        if used := [clip for clip in (job.continued_clip, job.melody_clip) if clip is not None]:
+            Clip.objects.filter(pk__in=used).update(used_at=timezone.now())
         send_on_commit(JobSubmitted(), BoardChanged(owner_id=job.owner_id))
         tell_who_waits(but=job.owner_id)
     note_submission(job)
@@ -119,7 +121,7 @@ class CheckedRequest:
 def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRequest:
     """The request with every default filled in. Raises GenerationRefused naming every bad field.
 
-    Without an `owner` there is nothing to go on from.
+    Without an `owner` there is nothing to go on from, and no clip to follow.
     """
     refusals: dict[str, Refusal] = {}
     values: dict[str, Any] = {}
@@ -131,6 +133,7 @@ def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRe
         owner, request.continue_take, request.continue_clip, request.continue_from_seconds, known_model
     )
     moment = check_moment(source)
+    melody = check_melody(owner, request.melody_clip, known_model)
     begun = source.seconds if isinstance(source, Source) and moment is None else 0.0
     duration: float | Refusal
     if known_model is not None:
@@ -143,6 +146,7 @@ def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRe
         "prompt": prompt,
         "continue_take" if request.continue_clip is None else "continue_clip": source,
         "continue_from_seconds": moment,
+        "melody_clip": melody,
         "duration_seconds": duration,
         "model": model,
         "seed": check_number(request.seed, SEED, "seed")
@@ -162,10 +166,12 @@ def check_request(request: GenerationRequest, *, owner: Any = None) -> CheckedRe
             values[name] = value
     if refusals:
         raise GenerationRefused(refusals)
-    for name in ("continue_take", "continue_clip", "continue_from_seconds"):
+    for name in ("continue_take", "continue_clip", "continue_from_seconds", "melody_clip"):
         values.pop(name, None)
     if isinstance(source, Source):
         values |= source.fields
+    if isinstance(melody, Clip):
+        values |= {"melody_clip": melody.pk, "melody_sha256": melody.sha256}
     values |= vars(request.windows or _windows(begun + values["duration_seconds"], values["model"]))
     return CheckedRequest(values.pop("model"), adapters=values.pop("adapters"), values=values)
 

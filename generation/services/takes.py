@@ -73,12 +73,14 @@ def recipe_of(
         "sha256": job.continued_sha256,
         "from_seconds": job.continued_from_seconds,
     }
+    melody = {"clip": job.melody_clip, "sha256": job.melody_sha256}
     return {
         "studio_version": VERSION,
         "prompt": job.prompt,
         "duration_seconds": whole_if_equal(job.duration_seconds),
         **{name: whole_if_equal(seconds) for name, seconds in windows.items() if seconds is not None},
         **({"continued": continued} if job.continued_sha256 else {}),
+        **({"melody": melody} if job.melody_sha256 else {}),
         "seed": seed,
         "guidance_scale": job.guidance_scale,
         "temperature": job.temperature,

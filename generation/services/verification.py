@@ -42,7 +42,8 @@ def request_to_make_again(take: Take) -> GenerationRequest:
             f"Take {take.pk} was cancelled before its end. Only whole takes can be verified: choose another."
         )
     continued = recipe.get("continued") or {}
-    clip = _clip_of(take, continued) if "clip" in continued else None
+    clip = _clip_of(take, continued, "goes on from") if "clip" in continued else None
+    melody = _clip_of(take, recipe["melody"], "follows") if "melody" in recipe else None
     if "take" in continued and not Take.objects.for_user(take.owner).kept().filter(
         pk=continued["take"], sha256=continued["sha256"]
     ):
@@ -63,15 +64,16 @@ def request_to_make_again(take: Take) -> GenerationRequest:
         continue_take=continued.get("take"),
         continue_clip=clip.pk if clip else None,
         continue_from_seconds=continued.get("from_seconds"),
+        melody_clip=melody.pk if melody else None,
         windows=Windows(recipe.get("window_seconds"), recipe.get("stride_seconds")),
     )
 
 
-def _clip_of(take: Take, continued: dict[str, Any]) -> Clip:
-    clip = Clip.objects.for_user(take.owner).filter(sha256=continued["sha256"]).first()
+def _clip_of(take: Take, named: dict[str, Any], what_it_does: str) -> Clip:
+    clip = Clip.objects.for_user(take.owner).filter(sha256=named["sha256"]).first()
     if clip is None:
         raise NotVerifiable(
-            f"The clip that take {take.pk} goes on from was deleted. Bring it in again; it is known by its content."
+            f"The clip that take {take.pk} {what_it_does} was deleted. Bring it in again; it is known by its content."
         )
     return clip
 

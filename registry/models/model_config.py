@@ -183,6 +183,11 @@ class ModelConfig(models.Model):
         """Longest take in seconds, in one piece or in windows."""
         return self.extended_limit_seconds or self.duration_limit_seconds
 
+    @property
+    def follows_melody(self) -> bool:
+        """Whether a take of it can follow the melody of a clip."""
+        return self.family == "musicgen_melody"
+
     def _named_in(self, limits: dict[str, float]) -> float | None:
         return limits.get(self.id, limits.get(self.hf_model_id))
 

@@ -1,17 +1,17 @@
-// The clip that a take starts from: a sound file dropped or chosen, how far it is on its way, and its own small player.
+// The clips that a take starts from and follows: a sound file dropped or chosen, how far it is on its way, and its player.
 // The server checks everything; only the size is looked at here, so that nobody waits for a refusal.
 import { player } from "./player.js";
 import { announce } from "./toasts.js";
 import { spokenBytes } from "./wording.js";
 
-const theInput = () => document.querySelector("[data-clip-file]");
-const part = (name) => document.querySelector(`[data-clip-${name}]`);
+const fieldOf = (element) => element.closest("[data-clip-field]");
+const part = (field, name) => field?.querySelector(`[data-clip-${name}]`);
 
-function refuse(sentence) {
-  const hint = part("hint");
+function refuse(input, sentence) {
+  const hint = part(fieldOf(input), "hint");
   hint.className = "error";
   hint.textContent = sentence;
-  theInput().setAttribute("aria-invalid", "true");
+  input.setAttribute("aria-invalid", "true");
   announce(sentence);
 }
 
@@ -21,8 +21,14 @@ function tooLarge(input) {
   return file?.size > most ? `${file.name} has ${spokenBytes(file.size)}, and the limit is ${spokenBytes(most)}. Send a part of it, or FLAC or MP3.` : "";
 }
 
+/** The zone that a file is over, or the first that can take it. */
 function dropZone(event) {
-  return event.dataTransfer?.types.includes("Files") && theInput() ? part("drop") : null;
+  if (!event.dataTransfer?.types.includes("Files")) return null;
+  return event.target.closest?.("[data-clip-drop]") ?? document.querySelector("[data-clip-drop]:has(:enabled)");
+}
+
+function mark(over) {
+  for (const zone of document.querySelectorAll("[data-clip-drop]")) zone.toggleAttribute("data-over", zone === over);
 }
 
 // The whole page takes the file: nobody has to aim, and a miss does not leave the studio for the file.
@@ -30,23 +36,23 @@ document.addEventListener("dragover", (event) => {
   const zone = dropZone(event);
   if (!zone) return;
   event.preventDefault();
-  zone.setAttribute("data-over", "");
+  mark(zone);
 });
 
 document.addEventListener("dragleave", (event) => {
-  if (event.relatedTarget === null) part("drop")?.removeAttribute("data-over");
+  if (event.relatedTarget === null) mark(null);
 });
 
 document.addEventListener("drop", (event) => {
   const zone = dropZone(event);
   if (!zone) return;
   event.preventDefault();
-  zone.removeAttribute("data-over");
+  mark(null);
+  const input = zone.querySelector("[data-clip-file]");
   if (event.dataTransfer.files.length > 1) {
-    refuse("That is more than one file. Drop one sound file at a time.");
+    refuse(input, "That is more than one file. Drop one sound file at a time.");
     return;
   }
-  const input = theInput();
   input.files = event.dataTransfer.files;
   input.dispatchEvent(new Event("change", { bubbles: true }));
 });
@@ -58,46 +64,54 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (sentence || !input.files.length) {
     event.preventDefault();
     input.value = ""; // the same file may be chosen again
-    if (sentence) refuse(sentence);
+    if (sentence) refuse(input, sentence);
     return;
   }
-  part("line").textContent = "Uploading";
+  part(fieldOf(input), "line").textContent = "Uploading";
   announce("Uploading");
 });
 
 document.addEventListener("htmx:xhr:progress", (event) => {
   if (!event.target.matches?.("[data-clip-file]") || !event.detail.lengthComputable) return;
   const { loaded, total } = event.detail;
-  part("line").textContent = loaded < total ? `Uploading · ${Math.floor((100 * loaded) / total)}%` : "Reading the file";
+  part(fieldOf(event.target), "line").textContent = loaded < total ? `Uploading · ${Math.floor((100 * loaded) / total)}%` : "Reading the file";
 });
 
 document.addEventListener("htmx:afterRequest", (event) => {
-  const { requestConfig, successful } = event.detail;
+  const { requestConfig, successful, target } = event.detail;
   const pressed = requestConfig?.elt;
-  if (pressed?.matches?.("[data-clip-remove]")) theInput()?.focus();
-  if (!pressed?.matches?.("[data-clip-file]")) return;
-  const chosen = document.querySelector("[data-clip-field] [name='continue_from_seconds']");
+  if (!pressed?.matches?.("[data-clip-file], [data-clip-remove]")) return;
+  const field = document.getElementById(target.id); // the one that took its place
+  const input = part(field, "file");
+  const chosen = part(field, "chosen");
   if (successful && chosen) {
-    announce(`${chosen.labels[0].textContent} ${chosen.value} s.`);
-    chosen.focus();
-  } else if (theInput()) {
+    const moment = field.querySelector("[name='continue_from_seconds']");
+    announce(moment ? `${chosen.textContent} ${moment.value} s.` : `${chosen.textContent}.`);
+    (moment ?? part(field, "remove")).focus();
+  } else if (input) {
     // Refused with a notice: what stood in the field before.
-    if (theInput() === pressed) {
-      pressed.value = "";
-      part("line").textContent = "Start from a clip: drop or choose a file";
+    if (input === pressed) {
+      input.value = "";
+      part(field, "line").textContent = `${input.dataset.offer}: drop or choose a file`;
     }
-    theInput().focus();
+    input.focus();
   }
 });
 
 // One sound at a time.
+function pauseClips(but) {
+  for (const sound of document.querySelectorAll("[data-clip-audio]")) if (sound !== but) sound.pause();
+}
+
 document.addEventListener(
   "play",
   (event) => {
-    if (event.target.matches?.("[data-clip-audio]") && player.isPlaying) player.toggle();
+    if (!event.target.matches?.("[data-clip-audio]")) return;
+    if (player.isPlaying) player.toggle();
+    pauseClips(event.target);
   },
   true,
 );
 document.addEventListener("player:change", () => {
-  if (player.isPlaying) part("audio")?.pause();
+  if (player.isPlaying) pauseClips();
 });

@@ -17,6 +17,7 @@ export function limits() {
     cost: Number(said.cost ?? NaN),
     hint: said.hint,
     windowsLine: said.windowsLine ?? "",
+    followsMelody: said.followsMelody !== undefined,
     licence: said.licence ?? "",
     licenceUrl: said.licenceUrl ?? "",
     isDemo: said.demo !== undefined,
@@ -57,6 +58,8 @@ function show(form, now) {
     extend.querySelector("span").textContent = now.windowsLine;
     extend.hidden = !now.windowsLine;
   }
+  const melody = form.querySelector("[data-melody]");
+  melody.hidden = melody.disabled = !now.followsMelody;
   if (Number.isFinite(now.most)) {
     form.querySelector("[data-slider-for='id_duration_seconds']").max = String(now.most);
     const at = (seconds) => `${Math.round((100 * seconds) / now.most)}%`;

@@ -34,7 +34,7 @@ from generation.services.submission import GenerationRequest, submit_job
 from registry.media import MediaAway, live_media, takes_media
 from registry.models import ModelConfig
 from tests.conftest import StorageServer, wait_until
-from tests.generation.music import make_take
+from tests.generation.music import make_take, tone
 from tests.generation.test_take_audio import body
 from tests.media_files import take_file
 
@@ -495,6 +495,36 @@ def test_a_clip_is_gone_on_from_like_a_take(owner: User, tmp_path: Path) -> None
     assert "Bring it in again" in verified(made)[1]["error"]
     with transaction.atomic():
         missing = submit(owner, continue_clip=clips.clip_named(str(file), owner=owner))
+        Clip.objects.all().delete()
+    assert until_ended(missing, JobStatus.FAILED).error_code == "CLIP_GONE"
+
+
+def test_a_melody_is_followed_by_command_and_made_again(owner: User, tmp_path: Path) -> None:
+    from tests.engine.dwarf import build_melody_dwarf  # it imports the libraries of the engine
+
+    model = other_model("melody", str(build_melody_dwarf(tmp_path / "melody")))
+    ModelConfig.objects.filter(pk=model.pk).update(family="musicgen_melody")
+    file = tone(tmp_path / "hummed.wav", seconds=1.0, sample_rate=16000)
+    told = io.StringIO()
+    call_command(
+        "generate", "slow piano", model="melody", duration=0.5, seed=7, melody_clip=str(file),
+        out=str(tmp_path / "new.wav"), json=True, stdout=told,
+    )  # fmt: skip
+    clip = Clip.objects.get()
+    made = Take.objects.get(pk=json.loads(told.getvalue())["take"])
+    assert made.recipe["melody"] == {"clip": clip.pk, "sha256": clip.sha256}
+    without = until_ended(submit(owner, model_id="melody")).takes.get()
+    assert "melody" not in without.recipe
+    assert not np.array_equal(audio_of(made), audio_of(without))
+    assert verified(made)[1]["identical"] is True
+    longer = until_ended(
+        submit(
+            owner, model_id="melody", continue_clip=clip.pk, continue_from_seconds=1.0, melody_clip=clip.pk
+        )
+    ).takes.get()
+    assert longer.duration_seconds == pytest.approx(1.5, abs=0.1)
+    with transaction.atomic():
+        missing = submit(owner, model_id="melody", melody_clip=clip.pk)
         Clip.objects.all().delete()
     assert until_ended(missing, JobStatus.FAILED).error_code == "CLIP_GONE"
 

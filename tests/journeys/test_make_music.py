@@ -252,7 +252,7 @@ def test_a_take_starts_from_a_clip(open_page: Page, tmp_path: Path) -> None:
     page = open_page
     page.get_by_label("Prompt", exact=True).fill("what I began")
     song = tone(tmp_path / "my song.wav", seconds=2.5, sample_rate=44100, channels=2)
-    chooser = page.locator("[data-clip-file]")
+    chooser = page.locator("#id_clip")
     (tmp_path / "letter.mp3").write_text("Dear studio")
     chooser.set_input_files(tmp_path / "letter.mp3")
     expect(page.get_by_text("This is no sound file that can be read.")).to_be_visible()

@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.conftest import Prepare, RunningStudio, running_studio
-from tests.engine.dwarf import build_dwarf
+from tests.engine.dwarf import build_dwarf, build_melody_dwarf
+from tests.generation.music import tone
 from tests.hub.fake_hub import FakeHub
 from tests.journeys.conftest import (
     PATIENCE_MS,
@@ -65,10 +66,11 @@ def studio(
         broken = shutil.copytree(checkpoint, folder / "broken")
         weights = broken / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+        melody = {"local_path": str(build_melody_dwarf(folder / "melody")), "family": "musicgen_melody"}
         add_models(
             running,
             *({"id": name} for name in HUB_MODELS),
-            {"id": "local", "local_path": str(checkpoint), "max_extended_seconds": 90},
+            {"id": "local", **melody, "max_extended_seconds": 90},
             {"id": "broken", "local_path": str(broken)},
             {"id": "huge", "local_path": str(checkpoint), "vram_requirement_gb": 9000},
             {"id": "locked", "is_playable": False, "unplayable_reason": "Its codec is not a mono EnCodec."},
@@ -286,7 +288,9 @@ def test_a_failure_says_why_and_the_old_model_still_plays(settings_page: Page, s
     assert complaints(page) == []
 
 
-def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, studio: RunningStudio) -> None:
+def test_an_open_form_follows_the_model_and_keeps_what_was_typed(
+    page: Page, studio: RunningStudio, tmp_path: Path
+) -> None:
     switch_to(studio, "local")
     watch(page)
     page.goto(studio.url)
@@ -302,12 +306,21 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
     page.get_by_label("Seed", exact=True).fill("77")
     duration.fill("27")
     duration.blur()
+    # Of melody models alone.
+    page.locator("#id_melody").set_input_files(tone(tmp_path / "hummed.wav"))
+    melody = page.locator("#id_melody_chosen")
+    expect(melody).to_have_text("Follows the melody of “hummed”")
+    expect(page.get_by_role("button", name="Remove", exact=True)).to_be_focused()
+    sent = "new FormData(document.getElementById('studio-form')).has('melody_clip')"
+    assert page.evaluate(sent)
     page.evaluate("document.getElementById('studio-form').dataset.witness = 'same form'")
 
     switch_to(studio, DEMO)
     expect(hint).to_contain_text("MusicGen Demo · up to 20")
     expect(longer).to_be_hidden()
     expect(duration).to_have_value("20")
+    expect(melody).to_be_hidden()
+    assert not page.evaluate(sent)
     expect(note).to_have_text("Shortened to 20\u202fs, the limit of MusicGen Demo.")
     expect(page.get_by_text("Close to the limit")).to_be_hidden()
     expect(slider).to_have_attribute("max", "20")
@@ -320,6 +333,8 @@ def test_an_open_form_follows_the_model_and_keeps_what_was_typed(page: Page, stu
     # Back where there is room, the wish counts again; what somebody typed since counts more.
     switch_to(studio, "local")
     expect(duration).to_have_value("27")
+    expect(melody).to_be_visible()
+    assert page.evaluate(sent)
     expect(note).to_be_hidden()
     expect(page.get_by_text("Music from this model: CC-BY-NC 4.0")).to_be_visible()
     duration.fill("25")

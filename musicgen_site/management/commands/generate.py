@@ -93,6 +93,11 @@ class Command(BaseCommand):
             help="From which second of that take or clip on; the default is its end.",
         )
         parser.add_argument(
+            "--melody-clip",
+            metavar="FILE",
+            help="Follow the melody of a sound file of this machine, or of the clip of that number: melody models can.",
+        )
+        parser.add_argument(
             "--adapter",
             action="append",
             default=[],
@@ -119,7 +124,11 @@ class Command(BaseCommand):
             probe()
             if options["adapter"]:
                 import_shipped()
-            owner, named = _owner(options["user"]), options["continue_clip"]
+            owner = _owner(options["user"])
+            clip, melody = (
+                None if options[name] is None else clip_named(options[name], owner=owner)
+                for name in ("continue_clip", "melody_clip")
+            )
             job = submit_job(
                 owner=owner,
                 request=GenerationRequest(
@@ -133,8 +142,9 @@ class Command(BaseCommand):
                     top_p=options["top_p"],
                     extend=options["extend"],
                     continue_take=options["continue_take"],
-                    continue_clip=None if named is None else clip_named(named, owner=owner),
+                    continue_clip=clip,
                     continue_from_seconds=options["continue_from"],
+                    melody_clip=melody,
                     adapters=tuple(wish_of(text) for text in options["adapter"]),
                 ),
             )
