@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import soundfile
 from django.contrib.auth.models import User
+from django.db import transaction
 
 from adapters.models import Adapter, AdapterProof, ProofStatus
 from generation import audio_files
@@ -112,8 +113,10 @@ def test_an_unproven_adapter_is_proven_before_its_first_use(
     take_of(owner, wanting(mono))
     runner = engine.dispatcher._pool.loaded(mono.pk)
     with standing_still(runner.pid):
-        AdapterProof.objects.all().delete()
-        job = submit_job(owner=owner, request=wanting(mono, (jazz, 1.0)))
+        # At once: an engine that rests would begin to prove it by itself.
+        with transaction.atomic():
+            AdapterProof.objects.all().delete()
+            job = submit_job(owner=owner, request=wanting(mono, (jazz, 1.0)))
         until(job, lambda row: row.status == JobStatus.RUNNING, "starting")
     until_ended(job)
     assert jazz.proofs.get().status == ProofStatus.PASSED

@@ -56,7 +56,7 @@ def test_a_take_of_one_machine_is_played_from_another(
                 return json.load(answer)
 
         assert "musicgen-small" in {model["id"] for model in ask("models")["models"]}
-        (adapter,) = ask("adapters")["adapters"]
+        adapter = next(each for each in ask("adapters")["adapters"] if each["name"] == "Lullaby")
         job = ask(
             "generations",
             {"prompt": "lullaby", "duration_seconds": 0.5, "adapters": [{"id": adapter["id"]}]},
@@ -88,7 +88,8 @@ def test_a_take_of_one_machine_is_played_from_another(
     sound = [path.name for home in ("here", "there") for path in (tmp_path / home).rglob("*.wav")]
     assert sound == [], "no machine keeps it"
     copies = [path.parent for path in tmp_path.rglob("*.safetensors")]
-    assert copies == [tmp_path / "there" / "cache" / "adapters"]
+    # An engine that rests proves the others.
+    assert set(copies) == {tmp_path / "there" / "cache" / "adapters"}
     assert not any(tmp_path.rglob("studio.sqlite3"))
 
 
