@@ -112,6 +112,8 @@ def test_an_unproven_adapter_is_proven_before_its_first_use(
 ) -> None:
     take_of(owner, wanting(mono))
     runner = engine.dispatcher._pool.loaded(mono.pk)
+    # What the engine proves by itself is over.
+    wait_until(lambda: jazz.proofs.exists() and not runner.is_busy, seconds=PATIENCE, what="its first proof")
     with standing_still(runner.pid):
         # At once: an engine that rests would begin to prove it by itself.
         with transaction.atomic():
