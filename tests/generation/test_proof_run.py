@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import soundfile
 from django.contrib.auth.models import User
-from django.db import transaction
 
 from adapters.models import Adapter, AdapterProof, ProofStatus
 from generation import audio_files
@@ -108,20 +107,24 @@ def test_an_adapter_for_a_model_that_is_not_loaded_is_proven_once_the_engine_has
 
 
 def test_an_unproven_adapter_is_proven_before_its_first_use(
-    engine: Engine, owner: User, mono: ModelConfig, jazz: Adapter
+    engine: Engine, owner: User, mono: ModelConfig, jazz: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_of(owner, wanting(mono))
+    # Nor does an engine at rest prove it a moment before the job comes.
+    monkeypatch.setattr(engine.dispatcher._proofs, "prove_next", nothing_to_prove)
     runner = engine.dispatcher._pool.loaded(mono.pk)
-    # What the engine proves by itself is over.
-    wait_until(lambda: jazz.proofs.exists() and not runner.is_busy, seconds=PATIENCE, what="its first proof")
+    wait_until(engine.dispatcher._no_job.is_set, seconds=PATIENCE, what="the end of what it had begun")
     with standing_still(runner.pid):
-        # At once: an engine that rests would begin to prove it by itself.
-        with transaction.atomic():
-            AdapterProof.objects.all().delete()
-            job = submit_job(owner=owner, request=wanting(mono, (jazz, 1.0)))
+        AdapterProof.objects.all().delete()
+        job = submit_job(owner=owner, request=wanting(mono, (jazz, 1.0)))
         until(job, lambda row: row.status == JobStatus.RUNNING, "starting")
     until_ended(job)
     assert jazz.proofs.get().status == ProofStatus.PASSED
+
+
+async def nothing_to_prove(**_: float) -> bool:
+    """What an engine answers that has nothing to prove by itself."""
+    return False
 
 
 def test_a_runner_killed_while_it_proves_costs_nothing_but_time(
