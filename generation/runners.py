@@ -202,9 +202,14 @@ class Runner:
         on_progress: Callable[[str, float | None], None],
     ) -> protocol.LoadFinished:
         """Load a checkpoint folder into a process that has started. Raises LoadRefused, RunnerDied."""
-        takes_at_once = settings.STUDIO.takes_at_once
         await self.send(
-            protocol.Load(checkpoint=checkpoint, device=device, dtype=dtype, takes_at_once=takes_at_once)
+            protocol.Load(
+                checkpoint=checkpoint,
+                device=device,
+                dtype=dtype,
+                measurements=str(settings.STUDIO.measurements_path),
+                takes_at_once=settings.STUDIO.takes_at_once,
+            )
         )
         while True:
             event = await self._next(self._events)

@@ -90,8 +90,8 @@ class StudioSettings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = Field(
         default="auto",
         description="Number format of model weights: `auto`, `float32`, `bfloat16`, `float16`, and on a processor `int8` or"
-        " `int4`. `auto` is bfloat16 on CUDA, and on a processor that multiplies it for all but very small models; else"
-        " float32.",
+        " `int4`. `auto` is bfloat16 on CUDA, and for all but very small models on a processor where that is quicker, which is"
+        " measured when the first one is loaded; else float32.",
     )
     memory_gb: float | None = Field(
         default=None,
@@ -348,6 +348,11 @@ class StudioSettings(BaseSettings):
     def cache_folder(self) -> Path:
         """Files that can be made again, such as converted downloads."""
         return self.home / "cache"
+
+    @property
+    def measurements_path(self) -> Path:
+        """What was measured of this machine's processor, when a model was first loaded on it."""
+        return self.home / "processor.json"
 
     @property
     def database_path(self) -> Path:

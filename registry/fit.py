@@ -41,7 +41,12 @@ def dtype_of(model: ModelConfig, device: str) -> str:
     if device != "cpu" or architecture is None:
         return "float32"
     shapes = architecture.shapes
-    return format_on_processor(layers=shapes.layers, hidden=shapes.hidden, intermediate=shapes.intermediate)
+    return format_on_processor(
+        layers=shapes.layers,
+        hidden=shapes.hidden,
+        intermediate=shapes.intermediate,
+        measurements=settings.STUDIO.measurements_path,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,11 @@ Told alike by the web process, which counts memory, and by the runner. Imports n
 
 from __future__ import annotations
 
+import json
+import platform
 from functools import cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal
 
@@ -13,23 +17,71 @@ from typing import Final, Literal
 _INSTRUCTIONS: Final = {"avx512_bf16", "amx_bf16", "bf16"}
 #: Smaller decoders stay in a processor's caches, where the shorter format saves nothing and costs conversions.
 _WORTH_PARAMETERS: Final = 20_000_000
+#: Where bfloat16 saves less of the time than this, float32 is kept: it is the more exact one.
+_WORTH_SHARE: Final = 0.9
+#: A file of measurements has two lines; a longer one is none.
+_LONGEST_BYTES: Final = 4096
 
 
-def format_on_processor(*, layers: int, hidden: int, intermediate: int) -> Literal["bfloat16", "float32"]:
+def format_on_processor(
+    *, layers: int, hidden: int, intermediate: int, measurements: Path | None
+) -> Literal["bfloat16", "float32"]:
     """For a decoder of so many layers, of that width and that width inside.
 
-    A step reads every weight once, so half the bytes are nearly half the time.
+    A step reads every weight once, so half the bytes are nearly half the time, where the processor can multiply them. That
+    is what `measurements` tells, and where nothing was measured yet, what the processor says of itself.
     """
-    parameters = layers * (8 * hidden**2 + 2 * hidden * intermediate)
-    return "bfloat16" if parameters >= _WORTH_PARAMETERS and multiplies_bfloat16() else "float32"
+    if not is_worth_measuring(layers=layers, hidden=hidden, intermediate=intermediate):
+        return "float32"
+    share = None if measurements is None else kept_share(measurements)
+    is_quicker = multiplies_bfloat16() if share is None else share <= _WORTH_SHARE
+    return "bfloat16" if is_quicker else "float32"
+
+
+def is_worth_measuring(*, layers: int, hidden: int, intermediate: int) -> bool:
+    """Whether another format than float32 comes into question for such a decoder."""
+    return layers * (8 * hidden**2 + 2 * hidden * intermediate) >= _WORTH_PARAMETERS
+
+
+def kept_share(measurements: Path) -> float | None:
+    """Time of bfloat16 divided by that of float32, as it was measured with this processor and this torch; else None."""
+    try:
+        with measurements.open("rb") as file:
+            kept = json.loads(file.read(_LONGEST_BYTES))
+        share = kept["bfloat16_time"] if kept["measured_on"] == this_machine() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    is_number = isinstance(share, float | int) and not isinstance(share, bool)
+    return float(share) if is_number and 0 < share < float("inf") else None
+
+
+@cache
+def this_machine() -> str:
+    """Stands for this processor and the torch that is installed: with another one it is measured anew."""
+    said = [f"{name}: {_processor().get(name, '')}" for name in ("model name", "CPU part", *_FLAGS)]
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = ""
+    return sha256("\n".join([platform.machine(), torch, *said]).encode()).hexdigest()[:16]
 
 
 @cache
 def multiplies_bfloat16() -> bool:
     """Whether this processor says that it can. Where nothing is said, it cannot."""
+    flags = " ".join(_processor().get(name, "") for name in _FLAGS)
+    return bool(_INSTRUCTIONS & set(flags.split()))
+
+
+#: Under which names the kernel lists what a processor can do: x86's, and Arm's.
+_FLAGS: Final = ("flags", "Features")
+
+
+def _processor() -> dict[str, str]:
+    """What the kernel says of the first processor."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return bool(_INSTRUCTIONS & set(flags.partition(":")[2].split()))
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): said.strip() for name, _, said in pairs}

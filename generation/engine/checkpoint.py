@@ -26,6 +26,7 @@ from generation.engine.errors import EngineError
 from generation.engine.families import FAMILIES, MELODY, network_class
 from generation.engine.hub import fetch_checkpoint
 from generation.engine.memory import is_out_of_memory
+from generation.engine.measured_format import measure_once
 from generation.engine.packed import held_weights
 from generation.engine.protocol import (
     CHECKPOINT_CORRUPT,
@@ -38,7 +39,7 @@ from generation.engine.protocol import (
     LoadStage,
 )
 from generation.engine.quantised import QuantisedFormat, quantise_decoder
-from registry.number_formats import format_on_processor
+from registry.number_formats import format_on_processor, is_worth_measuring
 
 if TYPE_CHECKING:
     from generation.engine.families import Network
@@ -90,14 +91,16 @@ def load_checkpoint(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    measurements: Path | None = None,
     on_progress: OnProgress = lambda stage, fraction: None,
 ) -> LoadedModel:
     """Load the checkpoint in a folder, in the hub's cache or on the hub.
 
-    `device` is one of DEVICES, `dtype` one of DTYPES. Raises EngineError with a code of `load.failed`.
+    `device` is one of DEVICES, `dtype` one of DTYPES; `measurements` is the file that keeps what "auto" goes by on a
+    processor. Raises EngineError with a code of `load.failed`.
     """
     try:
-        return _load_checkpoint(checkpoint, revision, device, dtype, on_progress)
+        return _load_checkpoint(checkpoint, revision, device, dtype, measurements, on_progress)
     except EngineError:
         raise
     except Exception as error:
@@ -110,7 +113,12 @@ def load_checkpoint(
 
 
 def _load_checkpoint(
-    checkpoint: str, revision: str | None, device: str, dtype: str, on_progress: OnProgress
+    checkpoint: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    measurements: Path | None,
+    on_progress: OnProgress,
 ) -> LoadedModel:
     chosen_device = choose_device(device)
     _check_dtype(dtype)
@@ -118,7 +126,7 @@ def _load_checkpoint(
     name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
     model_type, decoder = _check_config(folder, name)
     quantised = _quantised(dtype, chosen_device)
-    chosen_dtype = torch.bfloat16 if quantised else choose_dtype(dtype, chosen_device, decoder)
+    chosen_dtype = torch.bfloat16 if quantised else _choose_dtype(dtype, chosen_device, decoder, measurements)
     on_progress("reading weights", 0.0)
     network = _read_weights(
         network_class(model_type), folder, name, torch.float32 if quantised else chosen_dtype, on_progress
@@ -179,11 +187,16 @@ def _quantised(dtype: str, device: torch.device) -> QuantisedFormat | None:
     return "int8" if dtype == "int8" else "int4"
 
 
-def choose_dtype(dtype: str, device: torch.device, decoder: MusicgenDecoderConfig) -> torch.dtype:
+def _choose_dtype(
+    dtype: str, device: torch.device, decoder: MusicgenDecoderConfig, measurements: Path | None
+) -> torch.dtype:
     """The dtype that a name of DTYPES means on a device, for such a decoder; "auto" is what is quickest there."""
     if dtype == "auto" and device.type == "cpu":
+        layers, hidden, intermediate = decoder.num_hidden_layers, decoder.hidden_size, decoder.ffn_dim
+        if measurements and is_worth_measuring(layers=layers, hidden=hidden, intermediate=intermediate):
+            measure_once(measurements)
         dtype = format_on_processor(
-            layers=decoder.num_hidden_layers, hidden=decoder.hidden_size, intermediate=decoder.ffn_dim
+            layers=layers, hidden=hidden, intermediate=intermediate, measurements=measurements
         )
     if dtype != "auto":
         chosen: torch.dtype = getattr(torch, dtype)

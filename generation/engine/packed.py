@@ -96,6 +96,11 @@ def pack_decoder(network: Network) -> bool:
     return True
 
 
+def packed_where_possible(plain: nn.Linear) -> nn.Linear:
+    """One layer, packed as `pack_decoder` would, or as it is."""
+    return PackedLinear(plain) if _can_pack(plain) else plain
+
+
 def replace_linears(module: nn.Module, kind: Callable[[nn.Linear], nn.Linear]) -> None:
     """Put another kind of layer for each plain linear one, one by one, giving back what the first one held."""
     found = [(path, each) for path, each in module.named_modules() if type(each) is nn.Linear]

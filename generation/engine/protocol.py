@@ -83,6 +83,7 @@ class Load(_Command):
     revision: str | None = None  # branch, tag or commit on the hub
     device: str = "auto"
     dtype: str = "auto"
+    measurements: str = ""  # file that keeps what "auto" goes by on a processor; empty for none
     takes_at_once: int | None = None  # most that are made side by side; None for no bound
 
 

@@ -189,6 +189,7 @@ class Runner:
                 revision=command.revision,
                 device=command.device,
                 dtype=command.dtype,
+                measurements=Path(command.measurements) if command.measurements else None,
                 on_progress=report,
             )
         except EngineError as error:

@@ -1,5 +1,6 @@
 """Which format a processor gets: what the web process counts is what the runner holds."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,35 @@ import pytest
 from registry import number_formats
 from registry.fit import dtype_of, need_of
 from registry.models import ModelConfig
-from registry.number_formats import format_on_processor, multiplies_bfloat16
+from registry.number_formats import format_on_processor, multiplies_bfloat16, this_machine
 
 SMALL = {"layers": 24, "hidden": 1024, "intermediate": 4096}
+DEMO = {"layers": 6, "hidden": 256, "intermediate": 1024}
 
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
     yield
+    _forget()
+
+
+def _forget() -> None:
     multiplies_bfloat16.cache_clear()
+    this_machine.cache_clear()
 
 
 def with_processor(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
     """A machine whose kernel says that of its processor."""
     (folder / "cpuinfo").write_text(text)
     monkeypatch.setattr(number_formats, "Path", lambda path: folder / Path(path).name)
-    multiplies_bfloat16.cache_clear()
+    _forget()
+
+
+def kept(folder: Path, share: object, machine: str | None = None) -> Path:
+    """A file of measurements."""
+    path = folder / "processor.json"
+    path.write_text(json.dumps({"measured_on": machine or this_machine(), "bfloat16_time": share}))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -41,8 +55,33 @@ def test_a_processor_that_multiplies_bfloat16_holds_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, wanted: str
 ) -> None:
     with_processor(monkeypatch, tmp_path, text)
-    assert format_on_processor(**SMALL) == wanted
-    assert format_on_processor(layers=6, hidden=256, intermediate=1024) == "float32", "the demo's"
+    assert format_on_processor(**SMALL, measurements=None) == wanted
+    assert format_on_processor(**SMALL, measurements=tmp_path / "none") == wanted
+    assert format_on_processor(**DEMO, measurements=None) == "float32"
+
+
+def test_what_was_measured_counts_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_processor(monkeypatch, tmp_path, "flags : avx512_bf16")
+    assert format_on_processor(**SMALL, measurements=kept(tmp_path, 0.97)) == "float32"
+    assert format_on_processor(**SMALL, measurements=kept(tmp_path, 2.5)) == "float32"
+    with_processor(monkeypatch, tmp_path, "flags : avx2")
+    assert format_on_processor(**SMALL, measurements=kept(tmp_path, 0.6)) == "bfloat16"
+    assert format_on_processor(**DEMO, measurements=kept(tmp_path, 0.6)) == "float32", "never asked of small ones"
+    assert format_on_processor(**SMALL, measurements=kept(tmp_path, 0.6, "another")) == "float32"
+    before = kept(tmp_path, 0.6)
+    with_processor(monkeypatch, tmp_path, "model name: another\nflags : avx2")
+    assert format_on_processor(**SMALL, measurements=before) == "float32", "moved to another machine"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"bfloat16_time": 0.5}', "[" * 100_000])
+def test_a_file_that_tells_nothing_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    with_processor(monkeypatch, tmp_path, "flags : avx512_bf16")
+    (tmp_path / "processor.json").write_text(text)
+    assert format_on_processor(**SMALL, measurements=tmp_path / "processor.json") == "bfloat16"
+    for share in ("0.5", True, -1, 0, None, float("inf"), float("nan")):
+        assert format_on_processor(**SMALL, measurements=kept(tmp_path, share)) == "bfloat16"
 
 
 @pytest.mark.django_db

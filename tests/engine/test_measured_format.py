@@ -1,0 +1,68 @@
+"""The format that "auto" means on a processor goes by what was measured on it, once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from generation.engine import measured_format
+from generation.engine.checkpoint import load_checkpoint
+from generation.engine.measured_format import measure_once, measured_share
+from registry import number_formats
+from registry.number_formats import kept_share, this_machine
+
+
+@pytest.fixture(autouse=True)
+def _small_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(number_formats, "_WORTH_PARAMETERS", 1)
+
+
+def test_a_first_load_measures_and_keeps_it(mono: Path, tmp_path: Path) -> None:
+    path = tmp_path / "processor.json"
+    model = load_checkpoint(str(mono), device="cpu", measurements=path)
+    share = kept_share(path)
+    assert share is not None
+    assert 0.05 < share < 50
+    wanted = "bfloat16" if share <= 0.9 else "float32"
+    assert model.format_name == wanted
+    assert [each.name for each in tmp_path.iterdir()] == ["processor.json"]
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.5, "bfloat16"), (1.5, "float32")])
+def test_later_loads_go_by_it(
+    mono: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, wanted: str
+) -> None:
+    path = tmp_path / "processor.json"
+    path.write_text(json.dumps({"measured_on": this_machine(), "bfloat16_time": share}))
+    monkeypatch.setattr(measured_format, "measured_share", lambda: pytest.fail("measured again"))
+    assert load_checkpoint(str(mono), device="cpu", measurements=path).format_name == wanted
+    for asked in ("float32", "bfloat16"):
+        model = load_checkpoint(str(mono), device="cpu", dtype=asked, measurements=path)
+        assert model.format_name == asked, "what somebody asks for counts more"
+
+
+def test_what_another_processor_took_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "processor.json"
+    path.write_text(json.dumps({"measured_on": "another", "bfloat16_time": 0.5}))
+    monkeypatch.setattr(measured_format, "measured_share", lambda: 1.25)
+    measure_once(path)
+    assert kept_share(path) == 1.25
+    measure_once(tmp_path / "none" / "processor.json")  # nowhere to keep it, and no error
+
+
+def test_what_is_measured_is_the_time_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    took = iter([4.0, 3.0, 2.0, 9.0, 8.0, 1.0] + [10.0] * 4)
+    asked: list[Any] = []
+
+    def seconds(layers: Any, rows: Any) -> float:
+        asked.append((layers[0].weight.dtype, rows.dtype))
+        return next(took)
+
+    monkeypatch.setattr(measured_format, "_SHAPE", (64, 32))
+    monkeypatch.setattr(measured_format, "_seconds", seconds)
+    assert measured_share() == 0.5, "the best of each"
+    assert [str(weights) for weights, _ in asked] == ["torch.float32", "torch.bfloat16"] * 5
+    assert all(weights == rows for weights, rows in asked)
