@@ -207,7 +207,7 @@ class Runner:
                 checkpoint=checkpoint,
                 device=device,
                 dtype=dtype,
-                measurements=str(settings.STUDIO.measurements_path),
+                kept=str(settings.STUDIO.engine_folder),
                 takes_at_once=settings.STUDIO.takes_at_once,
             )
         )

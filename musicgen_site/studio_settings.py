@@ -350,9 +350,9 @@ class StudioSettings(BaseSettings):
         return self.home / "cache"
 
     @property
-    def measurements_path(self) -> Path:
-        """What was measured of this machine's processor, when a model was first loaded on it."""
-        return self.home / "processor.json"
+    def engine_folder(self) -> Path:
+        """What was compiled and measured for this machine's processor, when a model was first loaded on it."""
+        return self.home / "engine"
 
     @property
     def database_path(self) -> Path:

@@ -45,7 +45,7 @@ def dtype_of(model: ModelConfig, device: str) -> str:
         layers=shapes.layers,
         hidden=shapes.hidden,
         intermediate=shapes.intermediate,
-        measurements=settings.STUDIO.measurements_path,
+        kept=settings.STUDIO.engine_folder,
     )
 
 

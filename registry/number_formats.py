@@ -19,21 +19,23 @@ _INSTRUCTIONS: Final = {"avx512_bf16", "amx_bf16", "bf16"}
 _WORTH_PARAMETERS: Final = 20_000_000
 #: Where bfloat16 saves less of the time than this, float32 is kept: it is the more exact one.
 _WORTH_SHARE: Final = 0.9
+#: The file of a folder in which the engine keeps what it measured.
+MEASUREMENTS: Final = "processor.json"
 #: A file of measurements has two lines; a longer one is none.
 _LONGEST_BYTES: Final = 4096
 
 
 def format_on_processor(
-    *, layers: int, hidden: int, intermediate: int, measurements: Path | None
+    *, layers: int, hidden: int, intermediate: int, kept: Path | None
 ) -> Literal["bfloat16", "float32"]:
     """For a decoder of so many layers, of that width and that width inside.
 
     A step reads every weight once, so half the bytes are nearly half the time, where the processor can multiply them. That
-    is what `measurements` tells, and where nothing was measured yet, what the processor says of itself.
+    is what the engine measured and left in `kept`; where it did not yet, what the processor says of itself.
     """
     if not is_worth_measuring(layers=layers, hidden=hidden, intermediate=intermediate):
         return "float32"
-    share = None if measurements is None else kept_share(measurements)
+    share = None if kept is None else kept_share(kept)
     is_quicker = multiplies_bfloat16() if share is None else share <= _WORTH_SHARE
     return "bfloat16" if is_quicker else "float32"
 
@@ -43,16 +45,17 @@ def is_worth_measuring(*, layers: int, hidden: int, intermediate: int) -> bool:
     return layers * (8 * hidden**2 + 2 * hidden * intermediate) >= _WORTH_PARAMETERS
 
 
-def kept_share(measurements: Path) -> float | None:
+def kept_share(kept: Path) -> float | None:
     """Time of bfloat16 divided by that of float32, as it was measured with this processor and this torch; else None."""
     try:
-        with measurements.open("rb") as file:
-            kept = json.loads(file.read(_LONGEST_BYTES))
-        share = kept["bfloat16_time"] if kept["measured_on"] == this_machine() else None
+        with (kept / MEASUREMENTS).open("rb") as file:
+            found = json.loads(file.read(_LONGEST_BYTES))
+        share = found["bfloat16_time"] if found["measured_on"] == this_machine() else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    is_number = isinstance(share, float | int) and not isinstance(share, bool)
-    return float(share) if is_number and 0 < share < float("inf") else None
+    if not isinstance(share, float | int) or isinstance(share, bool):
+        return None
+    return float(share) if 0 < share < float("inf") else None
 
 
 @cache

@@ -25,8 +25,9 @@ from generation.engine.chroma import ChromaShape, read_chroma_shape
 from generation.engine.errors import EngineError
 from generation.engine.families import FAMILIES, MELODY, network_class
 from generation.engine.hub import fetch_checkpoint
-from generation.engine.memory import is_out_of_memory
+from generation.engine.kernels import CompiledAttention, compiled_attention
 from generation.engine.measured_format import measure_once
+from generation.engine.memory import is_out_of_memory
 from generation.engine.packed import held_weights
 from generation.engine.protocol import (
     CHECKPOINT_CORRUPT,
@@ -63,6 +64,7 @@ class LoadedModel:
     pad_token: int  # stands where the delay pattern leaves a gap, and starts every sequence
     revision: str | None  # commit on the hub
     chroma: ChromaShape | None = None  # how it reads the melody of a clip; None for a text model
+    attention: CompiledAttention | None = None  # None where torch's products do it
     quantised: QuantisedFormat | None = None  # how the decoder's layers are held, where that is not `dtype`
 
     @property
@@ -91,16 +93,16 @@ def load_checkpoint(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    measurements: Path | None = None,
+    kept: Path | None = None,
     on_progress: OnProgress = lambda stage, fraction: None,
 ) -> LoadedModel:
     """Load the checkpoint in a folder, in the hub's cache or on the hub.
 
-    `device` is one of DEVICES, `dtype` one of DTYPES; `measurements` is the file that keeps what "auto" goes by on a
-    processor. Raises EngineError with a code of `load.failed`.
+    `device` is one of DEVICES, `dtype` one of DTYPES, `kept` a folder for what is compiled and measured once for a
+    processor; without it neither is done. Raises EngineError with a code of `load.failed`.
     """
     try:
-        return _load_checkpoint(checkpoint, revision, device, dtype, measurements, on_progress)
+        return _load_checkpoint(checkpoint, revision, device, dtype, kept, on_progress)
     except EngineError:
         raise
     except Exception as error:
@@ -117,7 +119,7 @@ def _load_checkpoint(
     revision: str | None,
     device: str,
     dtype: str,
-    measurements: Path | None,
+    kept: Path | None,
     on_progress: OnProgress,
 ) -> LoadedModel:
     chosen_device = choose_device(device)
@@ -126,7 +128,7 @@ def _load_checkpoint(
     name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
     model_type, decoder = _check_config(folder, name)
     quantised = _quantised(dtype, chosen_device)
-    chosen_dtype = torch.bfloat16 if quantised else _choose_dtype(dtype, chosen_device, decoder, measurements)
+    chosen_dtype = torch.bfloat16 if quantised else _choose_dtype(dtype, chosen_device, decoder, kept)
     on_progress("reading weights", 0.0)
     network = _read_weights(
         network_class(model_type), folder, name, torch.float32 if quantised else chosen_dtype, on_progress
@@ -155,6 +157,7 @@ def _load_checkpoint(
         revision=commit,
         chroma=chroma,
         quantised=quantised,
+        attention=compiled_attention(kept) if kept and chosen_device.type == "cpu" else None,
     )
 
 
@@ -188,16 +191,14 @@ def _quantised(dtype: str, device: torch.device) -> QuantisedFormat | None:
 
 
 def _choose_dtype(
-    dtype: str, device: torch.device, decoder: MusicgenDecoderConfig, measurements: Path | None
+    dtype: str, device: torch.device, decoder: MusicgenDecoderConfig, kept: Path | None
 ) -> torch.dtype:
     """The dtype that a name of DTYPES means on a device, for such a decoder; "auto" is what is quickest there."""
     if dtype == "auto" and device.type == "cpu":
         layers, hidden, intermediate = decoder.num_hidden_layers, decoder.hidden_size, decoder.ffn_dim
-        if measurements and is_worth_measuring(layers=layers, hidden=hidden, intermediate=intermediate):
-            measure_once(measurements)
-        dtype = format_on_processor(
-            layers=layers, hidden=hidden, intermediate=intermediate, measurements=measurements
-        )
+        if kept and is_worth_measuring(layers=layers, hidden=hidden, intermediate=intermediate):
+            measure_once(kept)
+        dtype = format_on_processor(layers=layers, hidden=hidden, intermediate=intermediate, kept=kept)
     if dtype != "auto":
         chosen: torch.dtype = getattr(torch, dtype)
         return chosen

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from generation.engine.packed import packed_where_possible
-from registry.number_formats import kept_share, this_machine
+from registry.number_formats import MEASUREMENTS, kept_share, this_machine
 
 #: Rows of one take with guidance, as the step loop hands them to a layer.
 _ROWS: Final = 4
@@ -28,18 +28,19 @@ _SHAPE: Final = (4096, 1024)
 _TRIES: Final = 5
 
 
-def measure_once(measurements: Path) -> None:
-    """Measure, unless that was done with this processor and this torch. About half a second and 200 MB.
+def measure_once(kept: Path) -> None:
+    """Measure, unless that was done with this processor and this torch: half a second and 200 MB.
 
-    A folder that cannot be written to is no error: the choice is then by what the processor says.
+    A folder `kept` that cannot be written to is no error: the choice is then by what the processor says.
     """
-    if kept_share(measurements) is not None:
+    if kept_share(kept) is not None:
         return
     text = json.dumps({"measured_on": this_machine(), "bfloat16_time": round(measured_share(), 3)})
-    partial = measurements.with_suffix(f".{os.getpid()}")
+    partial = kept / f"{MEASUREMENTS}.{os.getpid()}"
     try:
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
-        partial.replace(measurements)
+        partial.replace(kept / MEASUREMENTS)
     except OSError:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ class TakeMemory:
 
     A melody model's begin with those of what it was asked for; of a text model's that lies beside them, in `prompt`.
 
-    Keys lie [R, heads, head size, steps] and values [R, heads, steps, head size], as the products of one query read them.
+    Keys and values lie [R, heads, steps, head size].
     """
 
     def __init__(self, step: DecoderStep, states: Tensor, capacity: int) -> None:
@@ -44,7 +44,7 @@ class TakeMemory:
         heads, size = step.heads, step.head_size
         self.own = [
             (
-                torch.empty(self.rows, heads, size, capacity, device=states.device, dtype=states.dtype),
+                torch.empty(self.rows, heads, capacity, size, device=states.device, dtype=states.dtype),
                 torch.empty(self.rows, heads, capacity, size, device=states.device, dtype=states.dtype),
             )
             for _ in step.layers
@@ -53,7 +53,7 @@ class TakeMemory:
         split = (self.rows, -1, heads, size)
         self.prompt = [
             (
-                layer.encoder_attn.k_proj(states).view(split).permute(0, 2, 3, 1).contiguous(),
+                layer.encoder_attn.k_proj(states).view(split).transpose(1, 2).contiguous(),
                 layer.encoder_attn.v_proj(states).view(split).transpose(1, 2).contiguous(),
             )
             for layer in ([] if step.is_prefixed else step.layers)
@@ -68,6 +68,7 @@ class DecoderStep:
         self._body: Any = causal_lm.model.decoder
         self._lm_heads: Any = causal_lm.lm_heads
         self._device, self._dtype = model.device, model.dtype
+        self._compiled = model.attention
         self._positions = torch.empty(0)
         self.layers: Any = self._body.layers
         self.heads: int = causal_lm.config.num_attention_heads
@@ -111,7 +112,7 @@ class DecoderStep:
                 for project in (attention.q_proj, attention.k_proj, attention.v_proj)
             )  # [R, heads, length, head size]
             keys, values = memory.own[index]
-            keys[..., :length], values[:, :, :length] = key.transpose(2, 3), value
+            keys[:, :, :length], values[:, :, :length] = key, value
             _clear(keys, values, length)
             heard = scaled_dot_product_attention(query, key, value, is_causal=True, scale=attention.scaling)
             hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
@@ -119,7 +120,7 @@ class DecoderStep:
                 attention = layer.encoder_attn
                 query = attention.q_proj(layer.encoder_attn_layer_norm(hidden))
                 query = query.view(rows, length, self.heads, self.head_size).transpose(1, 2)
-                heard = _heard(query * attention.scaling, *memory.prompt[index])
+                heard = scaled_dot_product_attention(query, *memory.prompt[index], scale=attention.scaling)
                 hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
             hidden = _feed_forward(layer, hidden)
         memory.position = length
@@ -160,11 +161,12 @@ class DecoderStep:
         for memory in memories:
             rows, until = slice(first, first + memory.rows), memory.position + 1
             keys, values = memory.own[index]
-            keys[..., until - 1], values[:, :, until - 1] = key[rows, :, 0], value[rows, :, 0]
+            keys[:, :, until - 1], values[:, :, until - 1] = key[rows, :, 0], value[rows, :, 0]
             if until % KEYS_TOGETHER == 1:
                 _clear(keys, values, until)
-            # One query sees all earlier positions.
-            heard[rows] = _heard(query[rows], keys[..., : _span(until)], values[:, :, : _span(until)], until)
+            self._attend(
+                query[rows], keys, values, until, heard[rows]
+            )  # one query sees all earlier positions
             first += memory.rows
         result: Tensor = hidden + attention.out_proj(heard.view_as(hidden))
         return result
@@ -178,10 +180,17 @@ class DecoderStep:
         heard, first = torch.zeros_like(query), 0
         for memory in memories:
             rows = slice(first, first + memory.rows)
-            heard[rows] = _heard(query[rows], *memory.prompt[index])
+            keys, values = memory.prompt[index]
+            self._attend(query[rows], keys, values, keys.shape[2], heard[rows])
             first += memory.rows
         result: Tensor = hidden + attention.out_proj(heard.view_as(hidden))
         return result
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, until: int, heard: Tensor) -> None:
+        """Write into `heard` [R, heads, 1, size] what `query` finds in keys and values before `until`."""
+        if self._compiled is None or not self._compiled(query, keys, values, until, heard):
+            span = min(_span(until), keys.shape[2])
+            heard.copy_(_heard(query, keys[:, :, :span], values[:, :, :span], until))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         hidden = self._body.layer_norm(hidden)
@@ -223,19 +232,18 @@ def _span(until: int) -> int:
 
 def _clear(keys: Tensor, values: Tensor, until: int) -> None:
     """Make numbers of what lies in the span after `until`: memory that was never written may hold anything."""
-    keys[..., until : _span(until)], values[:, :, until : _span(until)] = 0, 0
+    keys[:, :, until : _span(until)], values[:, :, until : _span(until)] = 0, 0
 
 
-def _heard(query: Tensor, keys: Tensor, values: Tensor, until: int | None = None) -> Tensor:
-    """Attention of queries [..., L, size], scaled already, to keys [..., size, S] and values [..., S, size].
+def _heard(query: Tensor, keys: Tensor, values: Tensor, until: int) -> Tensor:
+    """Attention of one query [..., 1, size], scaled already, to keys and values [..., S, size]; only those before `until`
+    count.
 
-    Keys from `until` on do not count.
-
-    As two products: torch's own attention is made for many queries, and takes a CPU up to six times as long for one.
+    As two products: torch's own attention is made for many queries, and takes a CPU up to six times as long for one. The
+    first is made from this side, which spares a CPU a copy of the keys.
     """
-    scores = query @ keys
-    if until is not None:
-        scores[..., until:] = -torch.inf
+    scores = (keys @ query.transpose(-1, -2)).transpose(-1, -2)
+    scores[..., until:] = -torch.inf
     return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype) @ values
 
 

@@ -83,7 +83,7 @@ class Load(_Command):
     revision: str | None = None  # branch, tag or commit on the hub
     device: str = "auto"
     dtype: str = "auto"
-    measurements: str = ""  # file that keeps what "auto" goes by on a processor; empty for none
+    kept: str = ""  # folder for what is compiled and measured once for a processor; empty for none
     takes_at_once: int | None = None  # most that are made side by side; None for no bound
 
 
@@ -197,6 +197,7 @@ class LoadFinished(_Event):
     revision: str | None  # commit on the hub, None for a folder
     seconds: float
     memory_bytes: int  # held on the device; on a CPU the resident size of the runner
+    attention: str = ""  # "torch", or "compiled" and what stands for the kernel
 
 
 @dataclass(frozen=True, kw_only=True)

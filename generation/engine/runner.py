@@ -189,7 +189,7 @@ class Runner:
                 revision=command.revision,
                 device=command.device,
                 dtype=command.dtype,
-                measurements=Path(command.measurements) if command.measurements else None,
+                kept=Path(command.kept) if command.kept else None,
                 on_progress=report,
             )
         except EngineError as error:
@@ -313,6 +313,7 @@ def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:
         revision=model.revision,
         seconds=seconds,
         memory_bytes=held_memory_bytes(model.device),
+        attention=f"compiled {model.attention.name}" if model.attention else "torch",
     )
 
 

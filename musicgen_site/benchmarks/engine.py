@@ -13,6 +13,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from django.conf import settings
+
 from musicgen_site.benchmarks.switching import hardware_line, made_checkpoint
 
 #: Steps of one measurement, and where in a take of `TAKE_FRAMES` they lie: attention costs more the later it is.
@@ -123,7 +125,9 @@ class _Engine:
         from generation.engine.checkpoint import load_checkpoint
         from generation.engine.runner import prepare
 
-        self._model = load_checkpoint(str(folder), device=device, dtype=dtype)
+        self._model = load_checkpoint(
+            str(folder), device=device, dtype=dtype, kept=settings.STUDIO.engine_folder
+        )
         self.decoder_bytes = self._decoder_bytes()
         prepare(self._model)
 

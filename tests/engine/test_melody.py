@@ -165,7 +165,7 @@ def test_memory_is_that_of_one_window_and_what_stands_before_it(model: LoadedMod
     with torch.inference_mode():
         take = batch.join(request)
     assert conditioning.length == CHROMA_LENGTH + conditioning.text.shape[1]
-    assert take.memory.own[0][0].shape[-1] == conditioning.length + WINDOW + 3
+    assert take.memory.own[0][0].shape[-2] == conditioning.length + WINDOW + 3
     assert batch.bytes_for(request) == sum(each.nbytes for layer in take.memory.own for each in layer)
 
 

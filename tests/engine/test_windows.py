@@ -160,7 +160,7 @@ def test_the_beginning_of_a_window_is_read_in_one_pass(mono_model: LoadedModel) 
 def test_memory_is_that_of_one_window(mono_model: LoadedModel) -> None:
     batch = Batch(mono_model)
     take = batch.join(request_of(mono_model, frames=500))
-    assert {(keys.shape[-1], values.shape[-2]) for keys, values in take.memory.own} == {
+    assert {(keys.shape[-2], values.shape[-2]) for keys, values in take.memory.own} == {
         (WINDOW + 3, WINDOW + 3)
     }
     assert batch.bytes_for(take.request) == sum(each.nbytes for layer in take.memory.own for each in layer)

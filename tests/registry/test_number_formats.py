@@ -34,11 +34,11 @@ def with_processor(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> 
     _forget()
 
 
-def kept(folder: Path, share: object, machine: str | None = None) -> Path:
+def measured(folder: Path, share: object, machine: str | None = None) -> Path:
     """A file of measurements."""
     path = folder / "processor.json"
     path.write_text(json.dumps({"measured_on": machine or this_machine(), "bfloat16_time": share}))
-    return path
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -55,22 +55,22 @@ def test_a_processor_that_multiplies_bfloat16_holds_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, wanted: str
 ) -> None:
     with_processor(monkeypatch, tmp_path, text)
-    assert format_on_processor(**SMALL, measurements=None) == wanted
-    assert format_on_processor(**SMALL, measurements=tmp_path / "none") == wanted
-    assert format_on_processor(**DEMO, measurements=None) == "float32"
+    assert format_on_processor(**SMALL, kept=None) == wanted
+    assert format_on_processor(**SMALL, kept=tmp_path / "none") == wanted
+    assert format_on_processor(**DEMO, kept=None) == "float32"
 
 
 def test_what_was_measured_counts_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_processor(monkeypatch, tmp_path, "flags : avx512_bf16")
-    assert format_on_processor(**SMALL, measurements=kept(tmp_path, 0.97)) == "float32"
-    assert format_on_processor(**SMALL, measurements=kept(tmp_path, 2.5)) == "float32"
+    assert format_on_processor(**SMALL, kept=measured(tmp_path, 0.97)) == "float32"
+    assert format_on_processor(**SMALL, kept=measured(tmp_path, 2.5)) == "float32"
     with_processor(monkeypatch, tmp_path, "flags : avx2")
-    assert format_on_processor(**SMALL, measurements=kept(tmp_path, 0.6)) == "bfloat16"
-    assert format_on_processor(**DEMO, measurements=kept(tmp_path, 0.6)) == "float32", "never asked of small ones"
-    assert format_on_processor(**SMALL, measurements=kept(tmp_path, 0.6, "another")) == "float32"
-    before = kept(tmp_path, 0.6)
+    assert format_on_processor(**SMALL, kept=measured(tmp_path, 0.6)) == "bfloat16"
+    assert format_on_processor(**DEMO, kept=measured(tmp_path, 0.6)) == "float32", "never asked of small ones"
+    assert format_on_processor(**SMALL, kept=measured(tmp_path, 0.6, "another")) == "float32"
+    before = measured(tmp_path, 0.6)
     with_processor(monkeypatch, tmp_path, "model name: another\nflags : avx2")
-    assert format_on_processor(**SMALL, measurements=before) == "float32", "moved to another machine"
+    assert format_on_processor(**SMALL, kept=before) == "float32", "moved to another machine"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"bfloat16_time": 0.5}', "[" * 100_000])
@@ -79,9 +79,9 @@ def test_a_file_that_tells_nothing_is_none(
 ) -> None:
     with_processor(monkeypatch, tmp_path, "flags : avx512_bf16")
     (tmp_path / "processor.json").write_text(text)
-    assert format_on_processor(**SMALL, measurements=tmp_path / "processor.json") == "bfloat16"
+    assert format_on_processor(**SMALL, kept=tmp_path) == "bfloat16"
     for share in ("0.5", True, -1, 0, None, float("inf"), float("nan")):
-        assert format_on_processor(**SMALL, measurements=kept(tmp_path, share)) == "bfloat16"
+        assert format_on_processor(**SMALL, kept=measured(tmp_path, share)) == "bfloat16"
 
 
 @pytest.mark.django_db

@@ -1,0 +1,172 @@
+"""Attention compiled for this processor answers what torch's products do, and where it cannot be had those do it."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from generation.engine import kernels
+from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.decode import Batch, CodesRequest, generate_codes
+from generation.engine.kernels import CompiledAttention, compiled_attention
+from generation.engine.network import _heard
+from generation.engine.prompt import encode_prompt
+from generation.engine.sampling import Sampling
+from tests.conftest import ROOT
+
+DEMO = ROOT / "registry/checkpoints/musicgen-demo"
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="this machine has no C compiler")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def attention(folder: Path) -> CompiledAttention:
+    made = compiled_attention(folder)
+    assert made is not None
+    return made
+
+
+def drawn(
+    steps: int, size: int = 64, dtype: torch.dtype = torch.float32, capacity: int | None = None
+) -> list[Tensor]:
+    """Query, keys and values of two rows with three heads; what is after `steps` must not count."""
+    generator = torch.Generator().manual_seed(steps)
+    shapes = [(2, 3, length, size) for length in (1, capacity or steps, capacity or steps)]
+    query, keys, values = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    keys[:, :, steps:], values[:, :, steps:] = torch.nan, torch.nan
+    return [query / 4, keys, values]
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+@pytest.mark.parametrize("steps", [1, 2, 15, 16, 17, 250, 1600])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 1e-2)])
+def test_it_answers_what_is_exact(
+    attention: CompiledAttention, size: int, steps: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    query, keys, values = drawn(steps, size, dtype, capacity=steps + 5)
+    heard = torch.full_like(query, torch.nan)
+    assert attention(query, keys, values, steps, heard)
+    known, told = keys[:, :, :steps].double(), values[:, :, :steps].double()
+    wanted = (query.double() @ known.transpose(2, 3)).softmax(-1) @ told
+    torch.testing.assert_close(heard.double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+@needs_compiler
+def test_scores_that_are_far_apart(attention: CompiledAttention) -> None:
+    query, keys, values = drawn(40)
+    for factor in (1000.0, -1000.0, 0.0):
+        heard = torch.empty_like(query)
+        assert attention(query * factor, keys, values, 40, heard)
+        torch.testing.assert_close(heard, _heard(query * factor, keys, values, 40), rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+def test_what_is_no_number_stays_none(attention: CompiledAttention) -> None:
+    for which in range(3):
+        tensors = drawn(40)
+        tensors[which][0, 1, 0, 3] = torch.nan
+        query, keys, values = tensors
+        heard = torch.empty_like(query)
+        assert attention(query, keys, values, 40, heard)
+        assert heard[0, 1].isnan().any(), "the engine refuses such a take, so it must not be hidden"
+        assert heard[1].isfinite().all()
+
+
+@needs_compiler
+def test_it_declines_what_it_is_not_made_for(attention: CompiledAttention) -> None:
+    query, keys, values = drawn(20, size=24)
+    heard = torch.full_like(query, 7.0)
+    assert not attention(query, keys, values, 20, heard)
+    assert (heard == 7).all()
+    query, keys, values = drawn(20)
+    for steps in (0, 21):
+        assert not attention(query, keys, values, steps, torch.empty_like(query))
+    assert not attention(query.half(), keys.half(), values.half(), 20, torch.empty_like(query.half()))
+
+
+@needs_compiler
+def test_it_is_compiled_once_for_a_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compiled_attention(folder)
+    (library,) = folder.glob("*")
+    before = library.stat()
+    again = compiled_attention(folder)
+    assert first is not None
+    assert again is not None
+    assert again.name == first.name
+    assert library.stat().st_mtime_ns == before.st_mtime_ns
+    monkeypatch.setattr(kernels, "this_machine", lambda: "another")
+    other = compiled_attention(folder)
+    assert other is not None
+    assert other.name != first.name, "a home that moved to another processor"
+
+
+@pytest.mark.parametrize(
+    "hinder",
+    [
+        lambda patch, folder: patch.setattr(kernels, "_COMPILERS", ("no-such-compiler",)),
+        lambda patch, folder: patch.setattr(kernels, "_COMPILERS", ("false",)),
+        lambda patch, folder: patch.setattr(kernels, "_SOURCE", Path(__file__)),
+        lambda patch, folder: patch.setattr(kernels, "_COMPILE_SECONDS", 0.0001),
+        lambda patch, folder: patch.setattr(kernels, "_TOLERANCE", {torch.float32: 0.0}),
+    ],
+)
+def test_without_it_torch_does_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mono: Path, hinder: object
+) -> None:
+    hinder(monkeypatch, tmp_path)  # type: ignore[operator]
+    assert compiled_attention(tmp_path) is None
+    assert not list(tmp_path.glob("*.[0-9]*")), "nothing half made"
+    model = load_checkpoint(str(mono), device="cpu", dtype="float32", kept=tmp_path)
+    assert model.attention is None
+    assert codes_of(model, frames=8).shape[1] == 8
+
+
+def request_for(model: LoadedModel, frames: int, seed: int = 3, **sampling: object) -> CodesRequest:
+    return CodesRequest(
+        conditioning=encode_prompt(model, "slow piano", 3.0),
+        frames=frames,
+        seed=seed,
+        sampling=Sampling(**sampling),  # type: ignore[arg-type]
+    )
+
+
+def codes_of(model: LoadedModel, *, frames: int, seed: int = 3, **sampling: object) -> Tensor:
+    request = request_for(model, frames, seed, **sampling)
+    return generate_codes(model, request, on_progress=lambda done: None, should_stop=lambda: False)
+
+
+@needs_compiler
+def test_a_take_by_it_is_the_take_by_torch(folder: Path) -> None:
+    model = load_checkpoint(str(DEMO), device="cpu", dtype="float32", kept=folder)
+    assert model.attention is not None
+    used: list[int] = []
+
+    def counted(query: Tensor, keys: Tensor, values: Tensor, steps: int, heard: Tensor) -> bool:
+        assert model.attention is not None
+        used.append(steps)
+        return model.attention(query, keys, values, steps, heard)
+
+    watched = replace(model, attention=counted)  # type: ignore[arg-type]
+    by_kernel = codes_of(watched, frames=150, greedy=True)
+    assert len(used) == 2 * 6 * 153, "each layer of each step, for the take and for its prompt"
+    assert torch.equal(by_kernel, codes_of(replace(model, attention=None), frames=150, greedy=True))
+
+
+@needs_compiler
+def test_by_it_a_take_is_the_same_in_any_company(folder: Path) -> None:
+    model = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=folder)
+    alone = codes_of(model, frames=60)
+    with torch.inference_mode():
+        batch = Batch(model)
+        takes = [batch.join(request_for(model, frames, seed)) for frames, seed in ((90, 1), (60, 3), (20, 4))]
+        while batch.takes:
+            batch.step()
+        assert torch.equal(takes[1].codes(), alone)
