@@ -449,7 +449,7 @@ class JobRun:
                 "revision": runner.revision,
                 "device": runner.loaded.device,
                 "dtype": runner.loaded.dtype,
-                "versions": {**runner.versions, "attention": runner.loaded.attention},
+                "versions": {**runner.versions, "kernels": runner.loaded.kernels},
             },
         )
         take = await written(takes.write_take)(

@@ -25,7 +25,7 @@ from generation.engine.chroma import ChromaShape, read_chroma_shape
 from generation.engine.errors import EngineError
 from generation.engine.families import FAMILIES, MELODY, network_class
 from generation.engine.hub import fetch_checkpoint
-from generation.engine.kernels import CompiledAttention, compiled_attention
+from generation.engine.kernels import Kernels, compiled_kernels
 from generation.engine.measured_format import measure_once
 from generation.engine.memory import is_out_of_memory
 from generation.engine.packed import held_weights
@@ -64,7 +64,7 @@ class LoadedModel:
     pad_token: int  # stands where the delay pattern leaves a gap, and starts every sequence
     revision: str | None  # commit on the hub
     chroma: ChromaShape | None = None  # how it reads the melody of a clip; None for a text model
-    attention: CompiledAttention | None = None  # None where torch's products do it
+    kernels: Kernels | None = None  # compiled ones; None where torch's operators do it
     quantised: QuantisedFormat | None = None  # how the decoder's layers are held, where that is not `dtype`
 
     @property
@@ -128,7 +128,10 @@ def _load_checkpoint(
     name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
     model_type, decoder = _check_config(folder, name)
     quantised = _quantised(dtype, chosen_device)
-    chosen_dtype = torch.bfloat16 if quantised else _choose_dtype(dtype, chosen_device, decoder, kept)
+    kernels = compiled_kernels(kept) if kept and chosen_device.type == "cpu" else None
+    chosen_dtype = (
+        torch.bfloat16 if quantised else _choose_dtype(dtype, chosen_device, decoder, kept, kernels)
+    )
     on_progress("reading weights", 0.0)
     network = _read_weights(
         network_class(model_type), folder, name, torch.float32 if quantised else chosen_dtype, on_progress
@@ -157,7 +160,7 @@ def _load_checkpoint(
         revision=commit,
         chroma=chroma,
         quantised=quantised,
-        attention=compiled_attention(kept) if kept and chosen_device.type == "cpu" else None,
+        kernels=kernels,
     )
 
 
@@ -191,13 +194,17 @@ def _quantised(dtype: str, device: torch.device) -> QuantisedFormat | None:
 
 
 def _choose_dtype(
-    dtype: str, device: torch.device, decoder: MusicgenDecoderConfig, kept: Path | None
+    dtype: str,
+    device: torch.device,
+    decoder: MusicgenDecoderConfig,
+    kept: Path | None,
+    kernels: Kernels | None,
 ) -> torch.dtype:
     """The dtype that a name of DTYPES means on a device, for such a decoder; "auto" is what is quickest there."""
     if dtype == "auto" and device.type == "cpu":
         layers, hidden, intermediate = decoder.num_hidden_layers, decoder.hidden_size, decoder.ffn_dim
         if kept and is_worth_measuring(layers=layers, hidden=hidden, intermediate=intermediate):
-            measure_once(kept)
+            measure_once(kept, kernels)
         dtype = format_on_processor(layers=layers, hidden=hidden, intermediate=intermediate, kept=kept)
     if dtype != "auto":
         chosen: torch.dtype = getattr(torch, dtype)

@@ -1,10 +1,14 @@
-/* Attention of one query on a processor: goes through the keys and values of a take once, in the order of memory.
+/* What a step of the decoder spends its time with on a processor: products of a few rows by a weight in bfloat16, and
+   attention of one query. Both go through what they read once, in the order of memory.
 
    kernels.py compiles it for the processor that it runs on. Vectors are the compilers' own (GCC and Clang), so that one
    text serves AVX2, AVX-512 and NEON. Sums are made in one fixed order, so that a take is the same in any company. */
 
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 #define LANES 16
 #define MOST_PARTS 8
@@ -136,4 +140,60 @@ int attend_float32(const void *queries, const void *keys, const void *values, vo
 int attend_bfloat16(const void *queries, const void *keys, const void *values, void *heard, int64_t heads, int64_t capacity,
                     int64_t steps, int64_t size) {
     return all_heads(queries, keys, values, heard, heads, capacity, steps, size, BFLOAT16);
+}
+
+/* A block of weights [in / 2, LANES]: each word is a pair of numbers of one output, the former in its lower half. */
+
+#define ROWS_TOGETHER 8
+#define AHEAD 2048 /* bytes to be asked of memory before they are needed */
+
+/* To each output's sum its pair of weights times the row's pair of numbers. */
+INLINE floats add_pairs(floats sums, words weights, uint32_t pair) {
+#ifdef __AVX512BF16__
+    return (floats)_mm512_dpbf16_ps((__m512)sums, (__m512bh)weights, (__m512bh)_mm512_set1_epi32((int)pair));
+#else
+    words pairs = (words){0} + pair;
+    sums += (floats)(weights << 16) * (floats)(pairs << 16);
+    return sums + (floats)(weights & 0xffff0000u) * (floats)(pairs & 0xffff0000u);
+#endif
+}
+
+INLINE words read_pairs(const uint32_t *from) {
+    words pairs;
+    __builtin_prefetch((const char *)from + AHEAD);
+    memcpy(&pairs, from, sizeof pairs);
+    return pairs;
+}
+
+/* LANES outputs of `count` rows. Two sums for each, since one addition has to wait for the one before. */
+INLINE void some_rows(const uint32_t *weights, const uint32_t *rows, uint16_t *results, int64_t pairs, int64_t out,
+                      int count) {
+    floats sums[ROWS_TOGETHER][2];
+    for (int row = 0; row < count; row++) sums[row][0] = sums[row][1] = (floats){0};
+    for (int64_t pair = 0; pair < pairs; pair += 2) {
+        words first = read_pairs(weights + pair * LANES), second = read_pairs(weights + (pair + 1) * LANES);
+        for (int row = 0; row < count; row++) {
+            sums[row][0] = add_pairs(sums[row][0], first, rows[row * pairs + pair]);
+            sums[row][1] = add_pairs(sums[row][1], second, rows[row * pairs + pair + 1]);
+        }
+    }
+    for (int row = 0; row < count; row++)
+        write_numbers(results, row * out, sums[row][0] + sums[row][1], BFLOAT16);
+}
+
+/* rows [count, in] times weights, of which `blocks` of LANES outputs lie one after another: results [count, out]. All in
+   bfloat16; `in` is a multiple of 4, `out` of LANES. How many rows there are makes no difference to any of them. */
+void multiply_bfloat16(const void *weights, const void *rows, void *results, int64_t count, int64_t in, int64_t out) {
+    const int64_t pairs = in / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t block = 0; block < out / LANES; block++) {
+        const uint32_t *own = (const uint32_t *)weights + block * pairs * LANES;
+        const uint32_t *row = rows;
+        uint16_t *result = (uint16_t *)results + block * LANES;
+        int64_t left = count;
+        for (; left >= 8; left -= 8, row += 8 * pairs, result += 8 * out) some_rows(own, row, result, pairs, out, 8);
+        for (; left >= 4; left -= 4, row += 4 * pairs, result += 4 * out) some_rows(own, row, result, pairs, out, 4);
+        for (; left >= 2; left -= 2, row += 2 * pairs, result += 2 * out) some_rows(own, row, result, pairs, out, 2);
+        for (; left >= 1; left -= 1, row += pairs, result += out) some_rows(own, row, result, pairs, out, 1);
+    }
 }

@@ -1,6 +1,6 @@
 """kernels.c, compiled by this machine's C compiler when a model is first loaded, kept, and tried before it is used.
 
-Where there is no compiler, or what it made does not answer what torch does, the engine goes by torch's own products.
+Where there is no compiler, or what it made does not answer what torch does, the engine goes by torch's own operators.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import shutil
 import subprocess
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from registry.number_formats import this_machine
 
@@ -23,50 +24,79 @@ _COMPILERS: Final = ("cc", "gcc", "clang")
 #: torch brings libgomp along under the name by which the system's would be asked for: both share one set of threads.
 _FLAGS: Final = ("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 _COMPILE_SECONDS: Final = 60
-_NAMES: Final = {torch.float32: "attend_float32", torch.bfloat16: "attend_bfloat16"}
+_ATTENTION: Final = {torch.float32: "attend_float32", torch.bfloat16: "attend_bfloat16"}
+#: So many outputs of a layer lie together.
+_LANES: Final = 16
 #: Largest difference from torch's answer in a trial whose numbers are around 1.
 _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
-class CompiledAttention:
-    """Attention of one query for each row and head. `name` stands for the text, the flags and the processor."""
+class Kernels:
+    """The functions of one library. `name` stands for the text, the flags and the processor."""
 
     def __init__(self, library: Path, name: str) -> None:
         self.name = name
         loaded = ctypes.CDLL(str(library))
-        self._functions: dict[torch.dtype, Any] = {}
-        for dtype, function in _NAMES.items():
-            attend = getattr(loaded, function)
-            attend.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 4
-            attend.restype = ctypes.c_int
-            self._functions[dtype] = attend
+        self._attend = {dtype: getattr(loaded, function) for dtype, function in _ATTENTION.items()}
+        for function in self._attend.values():
+            function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 4
+            function.restype = ctypes.c_int
+        self._multiply = loaded.multiply_bfloat16
+        self._multiply.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 3
+        self._multiply.restype = None
 
-    def __call__(self, query: Tensor, keys: Tensor, values: Tensor, steps: int, heard: Tensor) -> bool:
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, steps: int, heard: Tensor) -> bool:
         """Write into `heard` what `query` finds in the first `steps` of `keys` and `values`; False where it cannot.
 
         `query` and `heard` are [R, heads, 1, size], scaled already, `keys` and `values` [R, heads, capacity, size]; all
         contiguous.
         """
-        function = self._functions.get(query.dtype)
+        function = self._attend.get(query.dtype)
         rows, heads, capacity, size = keys.shape
         if function is None or not 0 < steps <= capacity:
             return False
         addresses = (each.data_ptr() for each in (query, keys, values, heard))
         return bool(function(*addresses, rows * heads, capacity, steps, size))
 
+    def multiply(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """Rows [N, in] in bfloat16 times a weight as `in_blocks` laid it, [N, out]."""
+        rows, (out, width) = rows.contiguous(), weight.shape
+        results = rows.new_empty(len(rows), out)
+        self._multiply(weight.data_ptr(), rows.data_ptr(), results.data_ptr(), len(rows), width, out)
+        return results
 
-def compiled_attention(folder: Path) -> CompiledAttention | None:
-    """The kernel for this processor, made in `folder` if it is not there; None where that is not possible."""
+
+def can_be_in_blocks(weight: Tensor) -> bool:
+    """Whether `multiply` can be given that weight [out, in]."""
+    out, width = weight.shape
+    is_there = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    return is_there and out % _LANES == 0 and width % 4 == 0
+
+
+def in_blocks(weight: Tensor) -> Tensor:
+    """A weight [out, in] in the order in which `multiply` reads it: pairs of one output beside those of 15 others."""
+    out, width = weight.shape
+    return weight.view(out // _LANES, _LANES, width // 2, 2).transpose(1, 2).contiguous().view(out, width)
+
+
+def out_of_blocks(weight: Tensor) -> Tensor:
+    """What `in_blocks` was given."""
+    out, width = weight.shape
+    return weight.view(out // _LANES, width // 2, _LANES, 2).transpose(1, 2).reshape(out, width)
+
+
+def compiled_kernels(folder: Path) -> Kernels | None:
+    """The kernels for this processor, made in `folder` if they are not there; None where that is not possible."""
     text = _SOURCE.read_bytes()
     name = sha256(b"\0".join([text, " ".join(_FLAGS).encode(), this_machine().encode()])).hexdigest()[:12]
-    library = folder / f"attention-{name}.so"
+    library = folder / f"kernels-{name}.so"
     try:
         if not library.exists():
             _compile(library)
-        attention = CompiledAttention(library, name)
+        kernels = Kernels(library, name)
     except (OSError, AttributeError, subprocess.SubprocessError):
         return None
-    return attention if _answers_as_torch(attention) else None
+    return kernels if _attends_as_torch(kernels) and _multiplies_as_torch(kernels) else None
 
 
 def _compile(library: Path) -> None:
@@ -90,17 +120,27 @@ def _compile(library: Path) -> None:
 
 
 @torch.inference_mode()
-def _answers_as_torch(attention: CompiledAttention) -> bool:
+def _attends_as_torch(kernels: Kernels) -> bool:
     generator = torch.Generator().manual_seed(0)
     query, keys, values = (torch.randn(2, 3, steps, 64, generator=generator) for steps in (1, 40, 40))
-    for dtype, tolerance in _TOLERANCE.items():
+    for dtype in _ATTENTION:
         asked, known, told = (each.to(dtype) for each in (query / 8, keys, values))
-        wanted = (asked.float() @ known.float().transpose(2, 3)[..., :37]).softmax(-1) @ told.float()[
-            :, :, :37
-        ]
+        shares = (asked.float() @ known.float().transpose(2, 3)[..., :37]).softmax(-1)
         heard = torch.empty_like(asked)
-        if not attention(asked, known, told, 37, heard):
+        if not kernels.attend(asked, known, told, 37, heard):
             return False
-        if not torch.allclose(heard.float(), wanted, rtol=tolerance, atol=tolerance):
+        if not _is_near(heard, shares @ told.float()[:, :, :37], dtype):
             return False
     return True
+
+
+@torch.inference_mode()
+def _multiplies_as_torch(kernels: Kernels) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    rows, weight = (torch.randn(count, 64, generator=generator).bfloat16() / 8 for count in (15, 48))
+    result = kernels.multiply(rows, in_blocks(weight))
+    return _is_near(result, linear(rows.float(), weight.float()), torch.bfloat16)
+
+
+def _is_near(result: Tensor, wanted: Tensor, dtype: torch.dtype) -> bool:
+    return torch.allclose(result.float(), wanted, rtol=_TOLERANCE[dtype], atol=_TOLERANCE[dtype])

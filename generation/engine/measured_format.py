@@ -16,7 +16,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from generation.engine.packed import packed_where_possible
+from generation.engine.kernels import Kernels
+from generation.engine.packed import packing
 from registry.number_formats import MEASUREMENTS, kept_share, this_machine
 
 #: Rows of one take with guidance, as the step loop hands them to a layer.
@@ -28,14 +29,14 @@ _SHAPE: Final = (4096, 1024)
 _TRIES: Final = 5
 
 
-def measure_once(kept: Path) -> None:
+def measure_once(kept: Path, kernels: Kernels | None) -> None:
     """Measure, unless that was done with this processor and this torch: half a second and 200 MB.
 
     A folder `kept` that cannot be written to is no error: the choice is then by what the processor says.
     """
     if kept_share(kept) is not None:
         return
-    text = json.dumps({"measured_on": this_machine(), "bfloat16_time": round(measured_share(), 3)})
+    text = json.dumps({"measured_on": this_machine(), "bfloat16_time": round(measured_share(kernels), 3)})
     partial = kept / f"{MEASUREMENTS}.{os.getpid()}"
     try:
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,10 +48,10 @@ def measure_once(kept: Path) -> None:
 
 
 @torch.inference_mode()
-def measured_share() -> float:
+def measured_share(kernels: Kernels | None) -> float:
     """Time of products with bfloat16 weights divided by that with float32 ones, tried in turns."""
     best: dict[torch.dtype, float] = {}
-    layers = {dtype: _layers(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    layers = {dtype: _layers(dtype, kernels) for dtype in (torch.float32, torch.bfloat16)}
     rows = torch.ones(_ROWS, _SHAPE[1])
     for _ in range(_TRIES):
         for dtype, held in layers.items():
@@ -59,12 +60,13 @@ def measured_share() -> float:
     return best[torch.bfloat16] / best[torch.float32]
 
 
-def _layers(dtype: torch.dtype) -> list[nn.Linear]:
+def _layers(dtype: torch.dtype, kernels: Kernels | None) -> list[nn.Linear]:
     made = []
     for _ in range(_LAYERS):
         plain = nn.Linear(_SHAPE[1], _SHAPE[0], bias=False, device="meta")
         plain.weight = nn.Parameter(torch.full(_SHAPE, 0.01, dtype=dtype), requires_grad=False)
-        made.append(packed_where_possible(plain))
+        pack = packing(plain, kernels)
+        made.append(plain if pack is None else pack(plain))
     return made
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from generation.engine.checkpoint import LoadedModel
+from generation.engine.packed import CompiledLinear
 
 #: Fewest rows that go through a projection together. Kernels for one or two rows add up in another order than those for
 #: more, so that a take would depend on whether others are made beside it. Weights are read once, however many rows.
@@ -25,9 +26,15 @@ MOST_ROWS = 32
 KEYS_TOGETHER = 64
 
 
-def padded(rows: int) -> int:
+def padded(rows: int, fewest: int = FEWEST_ROWS) -> int:
     """Rows of a step with so many rows in use: one of few numbers, for each of which `rows_agree` can look."""
-    return max(FEWEST_ROWS, 1 << (rows - 1).bit_length())
+    return max(fewest, 1 << (rows - 1).bit_length())
+
+
+def _fewest_rows(decoder: nn.Module) -> int:
+    """Two where every product is by the compiled kernel, for which all numbers of rows are alike; adapters' are not."""
+    linears = [module for module in decoder.modules() if isinstance(module, nn.Linear)]
+    return 2 if all(isinstance(module, CompiledLinear) for module in linears) else FEWEST_ROWS
 
 
 class TakeMemory:
@@ -68,7 +75,8 @@ class DecoderStep:
         self._body: Any = causal_lm.model.decoder
         self._lm_heads: Any = causal_lm.lm_heads
         self._device, self._dtype = model.device, model.dtype
-        self._compiled = model.attention
+        self._kernels = model.kernels
+        self._fewest = _fewest_rows(causal_lm)
         self._positions = torch.empty(0)
         self.layers: Any = self._body.layers
         self.heads: int = causal_lm.config.num_attention_heads
@@ -138,7 +146,9 @@ class DecoderStep:
         hidden = self._embedded(tokens) + self._positions[[memory.position for memory in memories]]  # [N, H]
         # All rows of a take are fed the same tokens.
         take_of_row = [take for take, memory in enumerate(memories) for _ in range(memory.rows)]
-        hidden = pad(hidden[take_of_row], (0, 0, 0, padded(len(take_of_row)) - len(take_of_row)))  # [M, H]
+        hidden = pad(
+            hidden[take_of_row], (0, 0, 0, padded(len(take_of_row), self._fewest) - len(take_of_row))
+        )  # [M, H]
         for index, layer in enumerate(self.layers):
             hidden = self._self_attention(index, layer, hidden, memories)
             if not self.is_prefixed:
@@ -188,7 +198,7 @@ class DecoderStep:
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, until: int, heard: Tensor) -> None:
         """Write into `heard` [R, heads, 1, size] what `query` finds in keys and values before `until`."""
-        if self._compiled is None or not self._compiled(query, keys, values, until, heard):
+        if self._kernels is None or not self._kernels.attend(query, keys, values, until, heard):
             span = min(_span(until), keys.shape[2])
             heard.copy_(_heard(query, keys[:, :, :span], values[:, :, :span], until))
 
@@ -210,13 +220,13 @@ class DecoderStep:
 
     def _try_rows(self) -> bool:
         generator = torch.Generator().manual_seed(0)
-        sizes = [size for size in (FEWEST_ROWS << n for n in range(8)) if size <= MOST_ROWS]
+        sizes = [size for size in (self._fewest << n for n in range(8)) if size <= MOST_ROWS]
         drawn = torch.randn(sizes[-1], self.heads * self.head_size, generator=generator)
         rows = drawn.to(self._device, self._dtype)
         for module in (*(_all_but_attention(layer) for layer in self.layers), self._logits):
             for size in sizes[1:]:
-                alone, together = rows[size - FEWEST_ROWS : size], rows[:size]
-                if not torch.equal(module(alone), module(together)[-FEWEST_ROWS:]):
+                alone, together = rows[size - self._fewest : size], rows[:size]
+                if not torch.equal(module(alone), module(together)[-self._fewest :]):
                     return False
         return True
 

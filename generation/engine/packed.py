@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from generation.engine.kernels import Kernels, can_be_in_blocks, in_blocks, out_of_blocks
+
 if TYPE_CHECKING:
     from generation.engine.families import Network
 
@@ -84,21 +86,48 @@ class PackedLinear(HeldLinear):
         return result
 
 
-def pack_decoder(network: Network) -> bool:
+class CompiledLinear(HeldLinear):
+    """A layer in bfloat16 for the engine's own kernel. A row's result does not depend on its company."""
+
+    def __init__(self, plain: nn.Linear, kernels: Kernels) -> None:
+        super().__init__(plain)
+        self._kernels = kernels
+
+    def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """The weight in the kernel's order."""
+        return (in_blocks(weight),)
+
+    def dense(self) -> Tensor:
+        """The weight [out, in]."""
+        return out_of_blocks(self.held[0])
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Rows [N, in] times the weight, and the bias, [N, out]."""
+        return self.with_bias(self._kernels.multiply(rows, self.held[0]))
+
+
+def pack_decoder(network: Network, kernels: Kernels | None = None) -> bool:
     """Pack every linear layer of the decoder, one by one, so that at no time more than one is held twice.
 
-    False, and nothing changed, where this build of torch cannot or where the kernel does not answer what it should.
+    False, and nothing changed, where neither `kernels` nor this build of torch can, or does not answer what it should.
     """
     first = next((module for module in network.decoder.modules() if type(module) is nn.Linear), None)
-    if first is None or not _can_pack(first):
+    if first is None or (pack := packing(first, kernels)) is None:
         return False
-    replace_linears(network.decoder, PackedLinear)
+    replace_linears(network.decoder, pack)
     return True
 
 
-def packed_where_possible(plain: nn.Linear) -> nn.Linear:
-    """One layer, packed as `pack_decoder` would, or as it is."""
-    return PackedLinear(plain) if _can_pack(plain) else plain
+def packing(like: nn.Linear, kernels: Kernels | None) -> Callable[[nn.Linear], nn.Linear] | None:
+    """What packs layers of that dtype on that device: the compiled kernel where it can, else torch's; None for neither."""
+    torch_can = _can_pack(like)
+
+    def pack(plain: nn.Linear) -> nn.Linear:
+        if kernels is not None and can_be_in_blocks(plain.weight):
+            return CompiledLinear(plain, kernels)
+        return PackedLinear(plain) if torch_can else plain
+
+    return pack if torch_can or (kernels is not None and can_be_in_blocks(like.weight)) else None
 
 
 def replace_linears(module: nn.Module, kind: Callable[[nn.Linear], nn.Linear]) -> None:

@@ -197,7 +197,7 @@ class LoadFinished(_Event):
     revision: str | None  # commit on the hub, None for a folder
     seconds: float
     memory_bytes: int  # held on the device; on a CPU the resident size of the runner
-    attention: str = ""  # "torch", or "compiled" and what stands for the kernel
+    kernels: str = ""  # "torch", or "compiled" and what stands for the text and the processor
 
 
 @dataclass(frozen=True, kw_only=True)

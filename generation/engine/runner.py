@@ -292,7 +292,7 @@ def prepare(model: LoadedModel) -> None:
         return
     if model.parameters >= PARAMETERS_WORTH_THREADS:
         # What is slower to call is not made up for by weights that a cache holds anyway.
-        pack_decoder(model.network)  # of a quantised one the heads, which are left
+        pack_decoder(model.network, model.kernels)  # of a quantised one the heads, which are left
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     forget_peak()
@@ -313,7 +313,7 @@ def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:
         revision=model.revision,
         seconds=seconds,
         memory_bytes=held_memory_bytes(model.device),
-        attention=f"compiled {model.attention.name}" if model.attention else "torch",
+        kernels=f"compiled {model.kernels.name}" if model.kernels else "torch",
     )
 
 

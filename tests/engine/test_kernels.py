@@ -1,4 +1,4 @@
-"""Attention compiled for this processor answers what torch's products do, and where it cannot be had those do it."""
+"""Kernels compiled for this processor answer what torch's operators do, and where they cannot be had those do it."""
 
 import shutil
 from dataclasses import replace
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from generation.engine import kernels
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.decode import Batch, CodesRequest, generate_codes
-from generation.engine.kernels import CompiledAttention, compiled_attention
-from generation.engine.network import _heard
+from generation.engine.kernels import Kernels, can_be_in_blocks, compiled_kernels, in_blocks, out_of_blocks
+from generation.engine.network import DecoderStep, _heard
+from generation.engine.packed import CompiledLinear, pack_decoder
 from generation.engine.prompt import encode_prompt
 from generation.engine.sampling import Sampling
 from tests.conftest import ROOT
@@ -27,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def attention(folder: Path) -> CompiledAttention:
-    made = compiled_attention(folder)
+def compiled(folder: Path) -> Kernels:
+    made = compiled_kernels(folder)
     assert made is not None
     return made
 
@@ -49,61 +50,61 @@ def drawn(
 @pytest.mark.parametrize("steps", [1, 2, 15, 16, 17, 250, 1600])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 1e-2)])
 def test_it_answers_what_is_exact(
-    attention: CompiledAttention, size: int, steps: int, dtype: torch.dtype, tolerance: float
+    compiled: Kernels, size: int, steps: int, dtype: torch.dtype, tolerance: float
 ) -> None:
     query, keys, values = drawn(steps, size, dtype, capacity=steps + 5)
     heard = torch.full_like(query, torch.nan)
-    assert attention(query, keys, values, steps, heard)
+    assert compiled.attend(query, keys, values, steps, heard)
     known, told = keys[:, :, :steps].double(), values[:, :, :steps].double()
     wanted = (query.double() @ known.transpose(2, 3)).softmax(-1) @ told
     torch.testing.assert_close(heard.double(), wanted, rtol=tolerance, atol=tolerance)
 
 
 @needs_compiler
-def test_scores_that_are_far_apart(attention: CompiledAttention) -> None:
+def test_scores_that_are_far_apart(compiled: Kernels) -> None:
     query, keys, values = drawn(40)
     for factor in (1000.0, -1000.0, 0.0):
         heard = torch.empty_like(query)
-        assert attention(query * factor, keys, values, 40, heard)
+        assert compiled.attend(query * factor, keys, values, 40, heard)
         torch.testing.assert_close(heard, _heard(query * factor, keys, values, 40), rtol=1e-4, atol=1e-4)
 
 
 @needs_compiler
-def test_what_is_no_number_stays_none(attention: CompiledAttention) -> None:
+def test_what_is_no_number_stays_none(compiled: Kernels) -> None:
     for which in range(3):
         tensors = drawn(40)
         tensors[which][0, 1, 0, 3] = torch.nan
         query, keys, values = tensors
         heard = torch.empty_like(query)
-        assert attention(query, keys, values, 40, heard)
+        assert compiled.attend(query, keys, values, 40, heard)
         assert heard[0, 1].isnan().any(), "the engine refuses such a take, so it must not be hidden"
         assert heard[1].isfinite().all()
 
 
 @needs_compiler
-def test_it_declines_what_it_is_not_made_for(attention: CompiledAttention) -> None:
+def test_it_declines_what_it_is_not_made_for(compiled: Kernels) -> None:
     query, keys, values = drawn(20, size=24)
     heard = torch.full_like(query, 7.0)
-    assert not attention(query, keys, values, 20, heard)
+    assert not compiled.attend(query, keys, values, 20, heard)
     assert (heard == 7).all()
     query, keys, values = drawn(20)
     for steps in (0, 21):
-        assert not attention(query, keys, values, steps, torch.empty_like(query))
-    assert not attention(query.half(), keys.half(), values.half(), 20, torch.empty_like(query.half()))
+        assert not compiled.attend(query, keys, values, steps, torch.empty_like(query))
+    assert not compiled.attend(query.half(), keys.half(), values.half(), 20, torch.empty_like(query.half()))
 
 
 @needs_compiler
 def test_it_is_compiled_once_for_a_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = compiled_attention(folder)
+    first = compiled_kernels(folder)
     (library,) = folder.glob("*")
     before = library.stat()
-    again = compiled_attention(folder)
+    again = compiled_kernels(folder)
     assert first is not None
     assert again is not None
     assert again.name == first.name
     assert library.stat().st_mtime_ns == before.st_mtime_ns
     monkeypatch.setattr(kernels, "this_machine", lambda: "another")
-    other = compiled_attention(folder)
+    other = compiled_kernels(folder)
     assert other is not None
     assert other.name != first.name, "a home that moved to another processor"
 
@@ -122,10 +123,10 @@ def test_without_it_torch_does_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mono: Path, hinder: object
 ) -> None:
     hinder(monkeypatch, tmp_path)  # type: ignore[operator]
-    assert compiled_attention(tmp_path) is None
+    assert compiled_kernels(tmp_path) is None
     assert not list(tmp_path.glob("*.[0-9]*")), "nothing half made"
     model = load_checkpoint(str(mono), device="cpu", dtype="float32", kept=tmp_path)
-    assert model.attention is None
+    assert model.kernels is None
     assert codes_of(model, frames=8).shape[1] == 8
 
 
@@ -146,23 +147,90 @@ def codes_of(model: LoadedModel, *, frames: int, seed: int = 3, **sampling: obje
 @needs_compiler
 def test_a_take_by_it_is_the_take_by_torch(folder: Path) -> None:
     model = load_checkpoint(str(DEMO), device="cpu", dtype="float32", kept=folder)
-    assert model.attention is not None
+    assert model.kernels is not None
     used: list[int] = []
+    attend = model.kernels.attend
 
     def counted(query: Tensor, keys: Tensor, values: Tensor, steps: int, heard: Tensor) -> bool:
-        assert model.attention is not None
         used.append(steps)
-        return model.attention(query, keys, values, steps, heard)
+        return attend(query, keys, values, steps, heard)
 
-    watched = replace(model, attention=counted)  # type: ignore[arg-type]
-    by_kernel = codes_of(watched, frames=150, greedy=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.kernels, "attend", counted)
+        by_kernel = codes_of(model, frames=150, greedy=True)
     assert len(used) == 2 * 6 * 153, "each layer of each step, for the take and for its prompt"
-    assert torch.equal(by_kernel, codes_of(replace(model, attention=None), frames=150, greedy=True))
+    assert torch.equal(by_kernel, codes_of(replace(model, kernels=None), frames=150, greedy=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("out", "width"), [(16, 4), (48, 60), (2048, 1024), (256, 4096)])
+def test_products_are_those_of_torch_for_any_number_of_rows(compiled: Kernels, out: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(out)
+    weight = (torch.randn(out, width, generator=generator) / width**0.5).bfloat16()
+    rows = torch.randn(32, width, generator=generator).bfloat16()
+    assert torch.equal(out_of_blocks(in_blocks(weight)), weight)
+    together = compiled.multiply(rows, in_blocks(weight))
+    torch.testing.assert_close(together.double(), rows.double() @ weight.double().T, rtol=1e-2, atol=1e-2)
+    for first, count in ((0, 1), (1, 2), (3, 3), (5, 7), (8, 24)):
+        alone = compiled.multiply(rows[first : first + count], in_blocks(weight))
+        assert torch.equal(alone, together[first : first + count])
+    assert compiled.multiply(rows[:0], in_blocks(weight)).shape == (0, out)
+    strided = rows.repeat(1, 2)[:, :width]
+    assert torch.equal(compiled.multiply(strided, in_blocks(weight)), together)
+
+
+def test_which_weights_it_multiplies() -> None:
+    for shape, dtype, can in (
+        ((32, 8), torch.bfloat16, True),
+        ((32, 8), torch.float32, False),
+        ((24, 8), torch.bfloat16, False),
+        ((32, 6), torch.bfloat16, False),
+    ):
+        assert can_be_in_blocks(torch.zeros(shape, dtype=dtype)) is can
+
+
+@needs_compiler
+@torch.inference_mode()
+def test_a_decoder_is_packed_for_it(folder: Path) -> None:
+    model = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=folder)
+    plain = {path: each.weight.clone() for path, each in linears(model)}
+    before = codes_of(model, frames=40, greedy=True)
+    assert pack_decoder(model.network, model.kernels)
+    for path, each in linears(model):
+        assert isinstance(each, CompiledLinear)
+        assert torch.equal(each.weight, plain[path])
+    assert DecoderStep(model).rows_agree()
+    after = codes_of(model, frames=40, greedy=True)
+    assert (after == before).float().mean() > 0.9, "rounding differs, and what is played hardly"
+
+
+def linears(model: LoadedModel) -> list[tuple[str, nn.Linear]]:
+    found = model.network.decoder.named_modules()
+    return [(path, each) for path, each in found if isinstance(each, nn.Linear)]
+
+
+@needs_compiler
+def test_rows_are_padded_only_where_it_matters(folder: Path) -> None:
+    model = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=folder)
+    counts: list[int] = []
+    network = model.network
+    hook = network.decoder.model.decoder.layers[0].self_attn_layer_norm.register_forward_pre_hook(
+        lambda module, given: counts.append(len(given[0]))
+    )
+    codes_of(model, frames=2)
+    pack_decoder(network, model.kernels)
+    codes_of(model, frames=2)
+    first = network.decoder.model.decoder.layers[0]
+    first.fc1 = first.fc1.unpacked()
+    codes_of(model, frames=2)
+    hook.remove()
+    assert counts == [4] * 5 + [2] * 5 + [4] * 5
 
 
 @needs_compiler
 def test_by_it_a_take_is_the_same_in_any_company(folder: Path) -> None:
     model = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=folder)
+    pack_decoder(model.network, model.kernels)
     alone = codes_of(model, frames=60)
     with torch.inference_mode():
         batch = Batch(model)

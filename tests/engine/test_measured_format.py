@@ -34,7 +34,7 @@ def test_later_loads_go_by_it(
 ) -> None:
     path = tmp_path / "processor.json"
     path.write_text(json.dumps({"measured_on": this_machine(), "bfloat16_time": share}))
-    monkeypatch.setattr(measured_format, "measured_share", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(measured_format, "measured_share", lambda kernels: pytest.fail("measured again"))
     assert load_checkpoint(str(mono), device="cpu", kept=tmp_path).format_name == wanted
     for asked in ("float32", "bfloat16"):
         model = load_checkpoint(str(mono), device="cpu", dtype=asked, kept=tmp_path)
@@ -46,10 +46,10 @@ def test_what_another_processor_took_is_measured_anew(
 ) -> None:
     path = tmp_path / "processor.json"
     path.write_text(json.dumps({"measured_on": "another", "bfloat16_time": 0.5}))
-    monkeypatch.setattr(measured_format, "measured_share", lambda: 1.25)
-    measure_once(tmp_path)
+    monkeypatch.setattr(measured_format, "measured_share", lambda kernels: 1.25)
+    measure_once(tmp_path, None)
     assert kept_share(tmp_path) == 1.25
-    measure_once(Path("/dev/null/none"))  # nowhere to keep it, and no error
+    measure_once(Path("/dev/null/none"), None)  # nowhere to keep it, and no error
 
 
 def test_what_is_measured_is_the_time_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +62,6 @@ def test_what_is_measured_is_the_time_of_the_products(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(measured_format, "_SHAPE", (64, 32))
     monkeypatch.setattr(measured_format, "_seconds", seconds)
-    assert measured_share() == 0.5, "the best of each"
+    assert measured_share(None) == 0.5, "the best of each"
     assert [str(weights) for weights, _ in asked] == ["torch.float32", "torch.bfloat16"] * 5
     assert all(weights == rows for weights, rows in asked)
