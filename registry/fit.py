@@ -119,8 +119,9 @@ def _saved_bytes(model: ModelConfig, dtype: str) -> int:
     if architecture is None or dtype not in _LAYER_BYTES:
         return 0
     shapes = architecture.shapes
-    weights = shapes.layers * (8 * shapes.hidden**2 + 2 * shapes.hidden * shapes.intermediate)
-    return int(weights * (2 - _LAYER_BYTES[dtype]))
+    each = 8 * shapes.hidden**2 + 2 * shapes.hidden * shapes.intermediate
+    # The first layer is in 8 bits also where the others are in 4.
+    return int(each * ((2 - _LAYER_BYTES["int8"]) + (shapes.layers - 1) * (2 - _LAYER_BYTES[dtype])))
 
 
 def measured_as(device: str, dtype: str) -> str:

@@ -16,7 +16,7 @@ from generation.engine.sampling import Sampling
 
 #: A way of computing below these is not offered: most first choices are the same, and what is lost is little beside
 #: what sampling at temperature 1 adds by itself.
-LEAST_TOP_1 = 0.93
+LEAST_TOP_1 = 0.90
 MOST_DIVERGENCE = 0.03
 _SAMPLING = Sampling(temperature=1.0, top_k=250, top_p=0.0, greedy=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,10 +27,11 @@ def test_float32_agrees_with_itself(exact: LoadedModel) -> None:
     assert (found.divergence, found.top_1, found.tokens) == (0.0, 1.0, 4 * 20)
 
 
-@pytest.mark.parametrize("is_packed", [False, True])
-def test_bfloat16_is_good_enough_to_be_offered(exact: LoadedModel, is_packed: bool) -> None:
-    other = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16")
-    assert not is_packed or pack_decoder(other.network)
+@pytest.mark.parametrize("how", ["plain", "packed", "compiled"])
+def test_bfloat16_is_good_enough_to_be_offered(exact: LoadedModel, tmp_path: Path, how: str) -> None:
+    kept = tmp_path if how == "compiled" else None
+    other = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=kept)
+    assert how == "plain" or pack_decoder(other.network, other.kernels)
     found = agreement(exact, other, prompt=PROMPT, frames=40)
     assert found.is_good, found
     assert found.divergence > 0

@@ -16,6 +16,7 @@ from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.company import Company, render
 from generation.engine.errors import EngineError
 from generation.engine.network import FEWEST_ROWS, MOST_ROWS, DecoderStep, padded
+from generation.engine.packed import pack_decoder
 from generation.engine.protocol import NON_FINITE, AdapterUse, Generate
 from generation.engine.render import Rendering
 from tests.engine.adapter_files import Make
@@ -24,10 +25,13 @@ from tests.engine.conftest import DEMO, generate
 Outcome = Rendering | EngineError
 
 
-@pytest.fixture(scope="module")
-def demo() -> LoadedModel:
-    """The demo model: real shapes, in the format that machines with bfloat16 use."""
-    return load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16")
+@pytest.fixture(scope="module", params=[False, True], ids=["torch", "compiled"])
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """The demo model: real shapes, in the format that machines with bfloat16 use, packed as larger ones are."""
+    kept = tmp_path_factory.mktemp("kept") if request.param else None
+    model = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=kept)
+    assert pack_decoder(model.network, model.kernels)
+    return model
 
 
 @pytest.fixture(scope="module")

@@ -35,10 +35,12 @@ def quantised(request: pytest.FixtureRequest) -> LoadedModel:
 def test_layers_are_held_in_it_and_heads_are_not(quantised: LoadedModel) -> None:
     decoder, plain = quantised.network.decoder, load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16")
     layers = {path: each for path, each in decoder.named_modules() if isinstance(each, nn.Linear)}
-    assert {type(each) for path, each in layers.items() if "layers" in path} == {KINDS[quantised.format_name]}
+    for path, each in layers.items():
+        if "layers" in path:
+            assert type(each) is (Int8Linear if ".0." in path else KINDS[quantised.format_name]), path
     assert {type(each) for path, each in layers.items() if "lm_heads" in path} == {PackedLinear}
     assert quantised.parameters == plain.parameters
-    share = {"int8": 0.5, "int4": 0.32}[quantised.format_name]
+    share = {"int8": 0.5, "int4": 0.5 / 6 + 0.3125 * 5 / 6}[quantised.format_name]
     of_layers = sum(each.numel() for each in plain.network.decoder.model.decoder.layers.parameters())
     saved = plain.weight_bytes - quantised.weight_bytes
     assert saved == pytest.approx(2 * of_layers * (1 - share), rel=0.02)
@@ -48,9 +50,9 @@ def test_layers_are_held_in_it_and_heads_are_not(quantised: LoadedModel) -> None
 
 
 def test_a_layer_answers_what_its_weight_says(quantised: LoadedModel) -> None:
-    layer = quantised.network.decoder.model.decoder.layers[0].fc1
+    layer = quantised.network.decoder.model.decoder.layers[1].fc1
     exact = (
-        load_checkpoint(str(DEMO), device="cpu", dtype="float32").network.decoder.model.decoder.layers[0].fc1
+        load_checkpoint(str(DEMO), device="cpu", dtype="float32").network.decoder.model.decoder.layers[1].fc1
     )
     rows = torch.randn(5, layer.in_features).to(torch.bfloat16)
     torch.testing.assert_close(layer(rows), nn.functional.linear(rows, layer.weight), rtol=0.02, atol=0.02)
@@ -60,7 +62,7 @@ def test_a_layer_answers_what_its_weight_says(quantised: LoadedModel) -> None:
 
 def test_it_is_good_enough_to_be_offered(quantised: LoadedModel) -> None:
     exact = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
-    found = [agreement(exact, quantised, prompt=prompt, frames=40) for prompt in PROMPTS]
+    found = [agreement(exact, quantised, prompt=prompt, frames=150) for prompt in PROMPTS]
     together = Agreement(
         divergence=mean(each.divergence for each in found),
         top_1=mean(each.top_1 for each in found),

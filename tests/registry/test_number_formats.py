@@ -105,7 +105,7 @@ def test_fewer_bits_need_less(settings: Any) -> None:
     for dtype in ("float32", "bfloat16", "int8", "int4"):
         settings.STUDIO = settings.STUDIO.model_copy(update={"dtype": dtype})
         needs.append(need_of(model, "cpu").needed_bytes)
-    layers = 24 * (8 * 1024**2 + 2 * 1024 * 4096)
+    layer = 8 * 1024**2 + 2 * 1024 * 4096
     assert needs == sorted(needs, reverse=True)
-    assert needs[1] - needs[2] == layers
-    assert needs[1] - needs[3] == pytest.approx(layers * (2 - 0.625), abs=1)
+    assert needs[1] - needs[2] == 24 * layer
+    assert needs[1] - needs[3] == pytest.approx(layer + 23 * layer * (2 - 0.625), abs=1)
