@@ -19,7 +19,9 @@ from generation.engine.sampling import Sampling
 from tests.conftest import ROOT
 
 DEMO = ROOT / "registry/checkpoints/musicgen-demo"
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="this machine has no C compiler")
+needs_compiler = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="there is no C compiler (Debian: apt-get install gcc libc6-dev)"
+)
 
 
 @pytest.fixture(scope="module")
