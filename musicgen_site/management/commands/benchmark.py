@@ -72,10 +72,12 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"engine, {told['dtype']}, {told['takes']} at once: {told['steps_per_second']} steps a second, of all"
                 f" {told['steps_per_second_of_all']}; {told['times_library']} times transformers' best,"
-                f" weights read at {told['share_of_bandwidth']:.0%} of what memory gives"
+                f" weights and caches read at {told['share_of_bandwidth']:.0%} of what memory gives"
             )
         for dtype, slower in figures["second_take_slows_the_first"].items():
-            self.stdout.write(f"A second take slows the first by {slower:.1%} in {dtype}.")
+            self.stdout.write(
+                f"A second take slows the first by {slower['middle']:.1%} in {dtype}, {slower['start']:.1%} at its start."
+            )
         self.stdout.write(
             f"The codec takes {figures['codec_seconds_per_audio_second']} s for a second of sound."
         )
