@@ -15,7 +15,7 @@ from gated_configs.wording import gigabytes, spoken_seconds
 from registry.described import described
 from registry.hardware import GB, Hardware
 from registry.models import ModelConfig
-from registry.number_formats import format_on_processor
+from registry.number_formats import format_on_processor, size_of
 
 #: A model that needs more of the available memory than this fits only barely.
 COMFORTABLE_SHARE: Final = 0.8
@@ -41,12 +41,8 @@ def dtype_of(model: ModelConfig, device: str) -> str:
     if device != "cpu" or architecture is None:
         return "float32"
     shapes = architecture.shapes
-    return format_on_processor(
-        layers=shapes.layers,
-        hidden=shapes.hidden,
-        intermediate=shapes.intermediate,
-        kept=settings.STUDIO.engine_folder,
-    )
+    size = size_of(layers=shapes.layers, hidden=shapes.hidden, intermediate=shapes.intermediate)
+    return format_on_processor(size, settings.STUDIO.engine_folder)
 
 
 @dataclass(frozen=True)

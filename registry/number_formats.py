@@ -15,40 +15,47 @@ from typing import Final, Literal
 
 #: Instructions that multiply bfloat16: x86's names, and Arm's.
 _INSTRUCTIONS: Final = {"avx512_bf16", "amx_bf16", "bf16"}
-#: Smaller decoders stay in a processor's caches, where the shorter format saves nothing and costs conversions.
-_WORTH_PARAMETERS: Final = 20_000_000
+#: Decoders of two sizes: what memory has to bring, and what a processor's caches hold. Still smaller ones are for tests.
+Size = Literal["large", "small"]
+_LARGE_PARAMETERS: Final = 20_000_000
+_SMALL_PARAMETERS: Final = 1_000_000
 #: Where bfloat16 saves less of the time than this, float32 is kept: it is the more exact one.
 _WORTH_SHARE: Final = 0.9
-#: The file of a folder in which the engine keeps what it measured.
-MEASUREMENTS: Final = "processor.json"
-#: A file of measurements has two lines; a longer one is none.
+#: A file of measurements has one line; a longer one is none.
 _LONGEST_BYTES: Final = 4096
 
 
-def format_on_processor(
-    *, layers: int, hidden: int, intermediate: int, kept: Path | None
-) -> Literal["bfloat16", "float32"]:
-    """For a decoder of so many layers, of that width and that width inside.
+def format_on_processor(size: Size | None, kept: Path | None) -> Literal["bfloat16", "float32"]:
+    """For a decoder of that size.
 
     A step reads every weight once, so half the bytes are nearly half the time, where the processor can multiply them. That
-    is what the engine measured and left in `kept`; where it did not yet, what the processor says of itself.
+    is what the engine measured and left in `kept`; where it did not yet, a large one goes by what the processor says.
     """
-    if not is_worth_measuring(layers=layers, hidden=hidden, intermediate=intermediate):
+    if size is None:
         return "float32"
-    share = None if kept is None else kept_share(kept)
-    is_quicker = multiplies_bfloat16() if share is None else share <= _WORTH_SHARE
-    return "bfloat16" if is_quicker else "float32"
+    share = None if kept is None else kept_share(kept, size)
+    if share is None:
+        return "bfloat16" if size == "large" and multiplies_bfloat16() else "float32"
+    return "bfloat16" if share <= _WORTH_SHARE else "float32"
 
 
-def is_worth_measuring(*, layers: int, hidden: int, intermediate: int) -> bool:
-    """Whether another format than float32 comes into question for such a decoder."""
-    return layers * (8 * hidden**2 + 2 * hidden * intermediate) >= _WORTH_PARAMETERS
+def size_of(*, layers: int, hidden: int, intermediate: int) -> Size | None:
+    """The size of a decoder of so many layers, of that width and that width inside; None where only float32 is worth it."""
+    parameters = layers * (8 * hidden**2 + 2 * hidden * intermediate)
+    if parameters >= _LARGE_PARAMETERS:
+        return "large"
+    return "small" if parameters >= _SMALL_PARAMETERS else None
 
 
-def kept_share(kept: Path) -> float | None:
+def measurement_of(size: Size, kept: Path) -> Path:
+    """The file in which the engine keeps what it measured for decoders of that size."""
+    return kept / f"{size}.json"
+
+
+def kept_share(kept: Path, size: Size) -> float | None:
     """Time of bfloat16 divided by that of float32, as it was measured with this processor and this torch; else None."""
     try:
-        with (kept / MEASUREMENTS).open("rb") as file:
+        with measurement_of(size, kept).open("rb") as file:
             found = json.loads(file.read(_LONGEST_BYTES))
         share = found["bfloat16_time"] if found["measured_on"] == this_machine() else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -40,7 +40,7 @@ from generation.engine.protocol import (
     LoadStage,
 )
 from generation.engine.quantised import QuantisedFormat, quantise_decoder
-from registry.number_formats import format_on_processor, is_worth_measuring
+from registry.number_formats import format_on_processor, size_of
 
 if TYPE_CHECKING:
     from generation.engine.families import Network
@@ -202,10 +202,12 @@ def _choose_dtype(
 ) -> torch.dtype:
     """The dtype that a name of DTYPES means on a device, for such a decoder; "auto" is what is quickest there."""
     if dtype == "auto" and device.type == "cpu":
-        layers, hidden, intermediate = decoder.num_hidden_layers, decoder.hidden_size, decoder.ffn_dim
-        if kept and is_worth_measuring(layers=layers, hidden=hidden, intermediate=intermediate):
-            measure_once(kept, kernels)
-        dtype = format_on_processor(layers=layers, hidden=hidden, intermediate=intermediate, kept=kept)
+        size = size_of(
+            layers=decoder.num_hidden_layers, hidden=decoder.hidden_size, intermediate=decoder.ffn_dim
+        )
+        if kept and size:
+            measure_once(size, kept, kernels)
+        dtype = format_on_processor(size, kept)
     if dtype != "auto":
         chosen: torch.dtype = getattr(torch, dtype)
         return chosen

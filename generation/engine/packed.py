@@ -106,21 +106,26 @@ class CompiledLinear(HeldLinear):
         return self.with_bias(self._kernels.multiply(rows, self.held[0]))
 
 
-def pack_decoder(network: Network, kernels: Kernels | None = None) -> bool:
+def pack_decoder(network: Network, kernels: Kernels | None = None, *, is_large: bool = True) -> bool:
     """Pack every linear layer of the decoder, one by one, so that at no time more than one is held twice.
 
     False, and nothing changed, where neither `kernels` nor this build of torch can, or does not answer what it should.
     """
     first = next((module for module in network.decoder.modules() if type(module) is nn.Linear), None)
-    if first is None or (pack := packing(first, kernels)) is None:
+    if first is None or (pack := packing(first, kernels, is_large=is_large)) is None:
         return False
     replace_linears(network.decoder, pack)
     return True
 
 
-def packing(like: nn.Linear, kernels: Kernels | None) -> Callable[[nn.Linear], nn.Linear] | None:
-    """What packs layers of that dtype on that device: the compiled kernel where it can, else torch's; None for neither."""
-    torch_can = _can_pack(like)
+def packing(
+    like: nn.Linear, kernels: Kernels | None, *, is_large: bool
+) -> Callable[[nn.Linear], nn.Linear] | None:
+    """What packs layers of that dtype on that device: the compiled kernel where it can, else torch's; None for neither.
+
+    torch's is for large networks: its product is slower to call than a plain one, and of a small one caches hold the weights.
+    """
+    torch_can = is_large and _can_pack(like)
 
     def pack(plain: nn.Linear) -> nn.Linear:
         if kernels is not None and can_be_in_blocks(plain.weight):

@@ -285,15 +285,14 @@ class _Throttle:
 
 
 def prepare(model: LoadedModel) -> None:
-    """Fit a model on a CPU to that: a small one gets one thread, unless OMP_NUM_THREADS says how many, others packed
-    weights.
-    """
+    """Fit a model on a CPU to that: pack its weights, and give a small one one thread, unless OMP_NUM_THREADS says how many."""
     if model.device.type != "cpu":
         return
-    if model.parameters >= PARAMETERS_WORTH_THREADS:
-        # What is slower to call is not made up for by weights that a cache holds anyway.
-        pack_decoder(model.network, model.kernels)  # of a quantised one the heads, which are left
-    elif "OMP_NUM_THREADS" not in os.environ:
+    is_large = model.parameters >= PARAMETERS_WORTH_THREADS
+    pack_decoder(
+        model.network, model.kernels, is_large=is_large
+    )  # of a quantised one the heads, which are left
+    if not is_large and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     forget_peak()
 

@@ -277,7 +277,7 @@ def test_parts_load_like_a_whole(broken: Path, mono_model: LoadedModel) -> None:
 
 
 def test_the_runner_holds_it(monkeypatch: pytest.MonkeyPatch, mono: Path) -> None:
-    monkeypatch.setattr(number_formats, "_WORTH_PARAMETERS", 1)
+    monkeypatch.setattr(number_formats, "_LARGE_PARAMETERS", 1)
     monkeypatch.setattr(number_formats, "multiplies_bfloat16", lambda: True)
     assert str(load_checkpoint(str(mono), device="cpu", dtype="auto").dtype) == "torch.bfloat16"
     assert str(load_checkpoint(str(mono), device="cpu", dtype="float32").dtype) == "torch.float32"

@@ -15,26 +15,28 @@ from registry.number_formats import kept_share, this_machine
 
 @pytest.fixture(autouse=True)
 def _small_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(number_formats, "_WORTH_PARAMETERS", 1)
+    monkeypatch.setattr(number_formats, "_SMALL_PARAMETERS", 1)
 
 
 def test_a_first_load_measures_and_keeps_it(mono: Path, tmp_path: Path) -> None:
     model = load_checkpoint(str(mono), device="cpu", kept=tmp_path)
-    share = kept_share(tmp_path)
+    share = kept_share(tmp_path, "small")
     assert share is not None
     assert 0.05 < share < 50
     wanted = "bfloat16" if share <= 0.9 else "float32"
     assert model.format_name == wanted
-    assert {each.name for each in tmp_path.iterdir() if each.suffix != ".so"} == {"processor.json"}
+    assert {each.name for each in tmp_path.iterdir() if each.suffix != ".so"} == {"small.json"}
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.5, "bfloat16"), (1.5, "float32")])
 def test_later_loads_go_by_it(
     mono: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, wanted: str
 ) -> None:
-    path = tmp_path / "processor.json"
+    path = tmp_path / "small.json"
     path.write_text(json.dumps({"measured_on": this_machine(), "bfloat16_time": share}))
-    monkeypatch.setattr(measured_format, "measured_share", lambda kernels: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        measured_format, "measured_share", lambda size, kernels: pytest.fail("measured again")
+    )
     assert load_checkpoint(str(mono), device="cpu", kept=tmp_path).format_name == wanted
     for asked in ("float32", "bfloat16"):
         model = load_checkpoint(str(mono), device="cpu", dtype=asked, kept=tmp_path)
@@ -44,12 +46,12 @@ def test_later_loads_go_by_it(
 def test_what_another_processor_took_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "processor.json"
+    path = tmp_path / "small.json"
     path.write_text(json.dumps({"measured_on": "another", "bfloat16_time": 0.5}))
-    monkeypatch.setattr(measured_format, "measured_share", lambda kernels: 1.25)
-    measure_once(tmp_path, None)
-    assert kept_share(tmp_path) == 1.25
-    measure_once(Path("/dev/null/none"), None)  # nowhere to keep it, and no error
+    monkeypatch.setattr(measured_format, "measured_share", lambda size, kernels: 1.25)
+    measure_once("small", tmp_path, None)
+    assert kept_share(tmp_path, "small") == 1.25
+    measure_once("small", Path("/dev/null/none"), None)  # nowhere to keep it, and no error
 
 
 def test_what_is_measured_is_the_time_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,8 +62,8 @@ def test_what_is_measured_is_the_time_of_the_products(monkeypatch: pytest.Monkey
         asked.append((layers[0].weight.dtype, rows.dtype))
         return next(took)
 
-    monkeypatch.setattr(measured_format, "_SHAPE", (64, 32))
+    monkeypatch.setattr(measured_format, "_LAYERS", {"small": (2, (64, 32))})
     monkeypatch.setattr(measured_format, "_seconds", seconds)
-    assert measured_share(None) == 0.5, "the best of each"
+    assert measured_share("small", None) == 0.5, "the best of each"
     assert [str(weights) for weights, _ in asked] == ["torch.float32", "torch.bfloat16"] * 5
     assert all(weights == rows for weights, rows in asked)

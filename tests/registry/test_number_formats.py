@@ -10,10 +10,7 @@ import pytest
 from registry import number_formats
 from registry.fit import dtype_of, need_of
 from registry.models import ModelConfig
-from registry.number_formats import format_on_processor, multiplies_bfloat16, this_machine
-
-SMALL = {"layers": 24, "hidden": 1024, "intermediate": 4096}
-DEMO = {"layers": 6, "hidden": 256, "intermediate": 1024}
+from registry.number_formats import format_on_processor, multiplies_bfloat16, size_of, this_machine
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +31,18 @@ def with_processor(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> 
     _forget()
 
 
+def test_sizes() -> None:
+    assert size_of(layers=24, hidden=1024, intermediate=4096) == "large"
+    assert size_of(layers=6, hidden=256, intermediate=1024) == "small", "the demo's"
+    assert size_of(layers=2, hidden=32, intermediate=64) is None
+
+
 def measured(folder: Path, share: object, machine: str | None = None) -> Path:
     """A file of measurements."""
-    path = folder / "processor.json"
-    path.write_text(json.dumps({"measured_on": machine or this_machine(), "bfloat16_time": share}))
+    for size in ("large", "small"):
+        (folder / f"{size}.json").write_text(
+            json.dumps({"measured_on": machine or this_machine(), "bfloat16_time": share})
+        )
     return folder
 
 
@@ -55,22 +60,24 @@ def test_a_processor_that_multiplies_bfloat16_holds_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, wanted: str
 ) -> None:
     with_processor(monkeypatch, tmp_path, text)
-    assert format_on_processor(**SMALL, kept=None) == wanted
-    assert format_on_processor(**SMALL, kept=tmp_path / "none") == wanted
-    assert format_on_processor(**DEMO, kept=None) == "float32"
+    assert format_on_processor("large", None) == wanted
+    assert format_on_processor("large", tmp_path / "none") == wanted
+    assert format_on_processor("small", None) == "float32"
 
 
 def test_what_was_measured_counts_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_processor(monkeypatch, tmp_path, "flags : avx512_bf16")
-    assert format_on_processor(**SMALL, kept=measured(tmp_path, 0.97)) == "float32"
-    assert format_on_processor(**SMALL, kept=measured(tmp_path, 2.5)) == "float32"
+    assert format_on_processor("large", measured(tmp_path, 0.97)) == "float32"
+    assert format_on_processor("large", measured(tmp_path, 2.5)) == "float32"
     with_processor(monkeypatch, tmp_path, "flags : avx2")
-    assert format_on_processor(**SMALL, kept=measured(tmp_path, 0.6)) == "bfloat16"
-    assert format_on_processor(**DEMO, kept=measured(tmp_path, 0.6)) == "float32", "never asked of small ones"
-    assert format_on_processor(**SMALL, kept=measured(tmp_path, 0.6, "another")) == "float32"
+    assert format_on_processor("large", measured(tmp_path, 0.6)) == "bfloat16"
+    assert format_on_processor("small", measured(tmp_path, 0.6)) == "bfloat16"
+    assert format_on_processor("small", measured(tmp_path, 0.95)) == "float32"
+    assert format_on_processor(None, measured(tmp_path, 0.6)) == "float32", "never asked of dwarfs"
+    assert format_on_processor("large", measured(tmp_path, 0.6, "another")) == "float32"
     before = measured(tmp_path, 0.6)
     with_processor(monkeypatch, tmp_path, "model name: another\nflags : avx2")
-    assert format_on_processor(**SMALL, kept=before) == "float32", "moved to another machine"
+    assert format_on_processor("large", before) == "float32", "moved to another machine"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"bfloat16_time": 0.5}', "[" * 100_000])
@@ -78,10 +85,10 @@ def test_a_file_that_tells_nothing_is_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:
     with_processor(monkeypatch, tmp_path, "flags : avx512_bf16")
-    (tmp_path / "processor.json").write_text(text)
-    assert format_on_processor(**SMALL, kept=tmp_path) == "bfloat16"
+    (tmp_path / "large.json").write_text(text)
+    assert format_on_processor("large", tmp_path) == "bfloat16"
     for share in ("0.5", True, -1, 0, None, float("inf"), float("nan")):
-        assert format_on_processor(**SMALL, kept=measured(tmp_path, share)) == "bfloat16"
+        assert format_on_processor("large", measured(tmp_path, share)) == "bfloat16"
 
 
 @pytest.mark.django_db
