@@ -60,9 +60,9 @@ class Kernels:
 
     def multiply(self, rows: Tensor, weight: Tensor) -> Tensor:
         """Rows [N, in] in bfloat16 times a weight as `in_blocks` laid it, [N, out]."""
-        rows, (out, width) = rows.contiguous(), weight.shape
-        results = rows.new_empty(len(rows), out)
-        self._multiply(weight.data_ptr(), rows.data_ptr(), results.data_ptr(), len(rows), width, out)
+        rows, count, (out, width) = rows.contiguous(), rows.shape[0], weight.shape
+        results = rows.new_empty((count, out))
+        self._multiply(weight.data_ptr(), rows.data_ptr(), results.data_ptr(), count, width, out)
         return results
 
 
