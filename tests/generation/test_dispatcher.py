@@ -207,7 +207,9 @@ def test_the_heartbeat_tells_what_the_engine_does(engine: Engine, owner: User) -
     wait_until(lambda: host.filter(state="ready").exists(), seconds=30, what="being ready")
     row = host.get()
     assert (row.pid, row.model_id, row.device) == (os.getpid(), "musicgen-demo", "cpu")
-    assert row.dtype == dtype_of(ModelConfig.objects.get(pk="musicgen-demo"), "cpu"), "what the pages count with"
+    assert row.dtype == dtype_of(ModelConfig.objects.get(pk="musicgen-demo"), "cpu"), (
+        "what the pages count with"
+    )
     assert row.runner_memory_bytes is None or row.runner_memory_bytes > 10_000_000
     assert EngineHost.objects.alive().filter(pk=row.pk).exists()
 
