@@ -196,14 +196,11 @@ def test_which_weights_it_multiplies() -> None:
 def test_a_decoder_is_packed_for_it(folder: Path) -> None:
     model = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=folder)
     plain = {path: each.weight.clone() for path, each in linears(model)}
-    before = codes_of(model, frames=40, greedy=True)
     assert pack_decoder(model.network, model.kernels)
     for path, each in linears(model):
         assert isinstance(each, CompiledLinear)
         assert torch.equal(each.weight, plain[path])
     assert DecoderStep(model).rows_agree()
-    after = codes_of(model, frames=40, greedy=True)
-    assert (after == before).float().mean() > 0.9, "rounding differs, and what is played hardly"
 
 
 def linears(model: LoadedModel) -> list[tuple[str, nn.Linear]]:
