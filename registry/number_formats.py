@@ -52,15 +52,19 @@ def measurement_of(size: Size, kept: Path) -> Path:
     return kept / f"{size}.json"
 
 
-def kept_share(kept: Path, size: Size) -> float | None:
-    """Time of bfloat16 divided by that of float32, as it was measured with this processor and this torch; else None."""
+def kept_share(kept: Path, size: Size, kernels: str | None = None) -> float | None:
+    """Time of bfloat16 divided by that of float32, as it was measured with this processor and this torch; else None.
+
+    With `kernels`, the name of the compiled ones or empty for torch's, only what was measured with those counts.
+    """
     try:
         with measurement_of(size, kept).open("rb") as file:
             found = json.loads(file.read(_LONGEST_BYTES))
         share = found["bfloat16_time"] if found["measured_on"] == this_machine() else None
+        is_of_these = kernels is None or found["kernels"] == kernels
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    if not isinstance(share, float | int) or isinstance(share, bool):
+    if not is_of_these or not isinstance(share, float | int) or isinstance(share, bool):
         return None
     return float(share) if 0 < share < float("inf") else None
 

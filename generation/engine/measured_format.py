@@ -33,17 +33,17 @@ _TRIES: Final = 5
 
 
 def measure_once(size: Size, kept: Path, kernels: Kernels | None) -> None:
-    """Measure, unless that was done with this processor and this torch: for a large decoder half a second and 200 MB.
+    """Measure, unless that was done with this processor, this torch and these kernels: for a large decoder half a second and
+    200 MB.
 
     A folder `kept` that cannot be written to is no error: the choice is then by what the processor says.
     """
-    if kept_share(kept, size) is not None:
+    name = kernels.name if kernels else ""
+    if kept_share(kept, size, name) is not None:
         return
     share = round(measured_share(size, kernels), 3)
-    path, text = (
-        measurement_of(size, kept),
-        json.dumps({"measured_on": this_machine(), "bfloat16_time": share}),
-    )
+    path = measurement_of(size, kept)
+    text = json.dumps({"measured_on": this_machine(), "kernels": name, "bfloat16_time": share})
     partial = path.with_suffix(f".{os.getpid()}")  # another runner may do the same
     try:
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)

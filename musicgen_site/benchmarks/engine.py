@@ -62,6 +62,7 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
     return {
         "hardware": hardware_line(),
         "threads": torch.get_num_threads(),
+        "kernels": engine[dtypes[0]].kernels,
         "checkpoint_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         "rounds": rounds,
         "bandwidth_gb_per_second": [round(each, 1) for each in bandwidth],
@@ -139,6 +140,11 @@ class _Engine:
         self._weight_bytes = self._decoder_bytes()
         self._cache_bytes = 0.0  # of one take where it was measured last
         prepare(self._model)
+
+    @property
+    def kernels(self) -> str:
+        """Whose products and attention the steps are made with."""
+        return "compiled" if self._model.kernels else "torch"
 
     def bytes_of_a_step(self, takes: int) -> float:
         """What a step in the middle of so many takes has to read: weights, and keys and values of each take."""

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from generation.engine import measured_format
 from generation.engine.checkpoint import load_checkpoint
+from generation.engine.kernels import compiled_kernels
 from generation.engine.measured_format import measure_once, measured_share
 from registry import number_formats
 from registry.number_formats import kept_share, this_machine
@@ -33,7 +35,9 @@ def test_later_loads_go_by_it(
     mono: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, wanted: str
 ) -> None:
     path = tmp_path / "small.json"
-    path.write_text(json.dumps({"measured_on": this_machine(), "bfloat16_time": share}))
+    with_kernels = compiled_kernels(tmp_path)
+    name = with_kernels.name if with_kernels else ""
+    path.write_text(json.dumps({"measured_on": this_machine(), "kernels": name, "bfloat16_time": share}))
     monkeypatch.setattr(
         measured_format, "measured_share", lambda size, kernels: pytest.fail("measured again")
     )
@@ -47,11 +51,24 @@ def test_what_another_processor_took_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "small.json"
-    path.write_text(json.dumps({"measured_on": "another", "bfloat16_time": 0.5}))
+    path.write_text(json.dumps({"measured_on": "another", "kernels": "", "bfloat16_time": 0.5}))
     monkeypatch.setattr(measured_format, "measured_share", lambda size, kernels: 1.25)
     measure_once("small", tmp_path, None)
     assert kept_share(tmp_path, "small") == 1.25
     measure_once("small", Path("/dev/null/none"), None)  # nowhere to keep it, and no error
+
+
+def test_what_was_measured_without_a_compiler_is_measured_anew_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = {"": 1.1, "compiled": 0.5}
+    monkeypatch.setattr(
+        measured_format, "measured_share", lambda size, kernels: shares[kernels.name if kernels else ""]
+    )
+    compiled: Any = SimpleNamespace(name="compiled")
+    for kernels, share in ((None, 1.1), (compiled, 0.5), (None, 1.1)):
+        measure_once("small", tmp_path, kernels)
+        assert kept_share(tmp_path, "small") == share
 
 
 def test_what_is_measured_is_the_time_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
