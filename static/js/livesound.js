@@ -70,7 +70,7 @@ export class LiveSound extends EventTarget {
       this.#applyVolume();
     }
     this.paused = false;
-    if (!this.#stop) this.#follow();
+    if (!this.#stop && !this.arrived) this.#follow();
     this.#timer ||= setInterval(() => this.#look(), LOOK_EVERY);
     this.#tell("play");
     if (this.#waits) this.#tell("waiting");

@@ -124,10 +124,14 @@ def test_a_take_is_heard_while_it_is_made_and_after_a_reload(
     page.keyboard.press("Enter")
     wait_for(page, "taps.some((tap) => tap.context.state === 'running')")
     assert_accessible(page)
-    # It plays on to its end when the take is there, and then that is in the player.
+    # It stays in the player when the take is there, is heard to its end, and then the take is in the player.
+    toggle = page.locator("[data-player-toggle]")
+    toggle.click()
+    wait_for(page, "taps.every((tap) => tap.context.state === 'suspended')")
     wait_for_take(page, "heard before it is there")
     expect(listen).to_have_count(0)
     expect(page.locator("#player")).to_have_attribute("data-live", "")
+    toggle.click()
     expect(page.locator("#player")).not_to_have_attribute("data-live", "", timeout=PATIENCE_MS)
     assert page.evaluate("document.querySelector('audio').src").endswith("/audio")
     assert complaints(page) == []
