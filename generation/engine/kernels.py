@@ -1,4 +1,4 @@
-"""kernels.c, compiled by this machine's C compiler when a model is first loaded, kept, and tried before it is used.
+"""The C of compiled_kernels/, compiled by this machine's compiler when a model is first loaded, kept, and tried before use.
 
 Where there is no compiler, or what it made does not answer what torch does, the engine goes by torch's own operators.
 """
@@ -19,10 +19,11 @@ from torch.nn.functional import linear
 
 from registry.number_formats import this_machine
 
-_SOURCE: Final = Path(__file__).with_name("kernels.c")
+_SOURCES: Final = Path(__file__).with_name("compiled_kernels")
+_MAIN: Final = "step.c"
 _COMPILERS: Final = ("cc", "gcc", "clang")
 #: torch brings libgomp along under the name by which the system's would be asked for: both share one set of threads.
-_FLAGS: Final = ("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+_FLAGS: Final = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 _COMPILE_SECONDS: Final = 60
 _ATTENTION: Final = {torch.float32: "attend_float32", torch.bfloat16: "attend_bfloat16"}
 #: So many outputs of a layer lie together.
@@ -44,6 +45,10 @@ class Kernels:
         self._multiply = loaded.multiply_bfloat16
         self._multiply.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 3
         self._multiply.restype = None
+        #: A step of the whole decoder: `compiled.CompiledStep` calls it.
+        self.decode = loaded.decode_bfloat16
+        self.decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+        self.decode.restype = ctypes.c_int
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, steps: int, heard: Tensor) -> bool:
         """Write into `heard` what `query` finds in the first `steps` of `keys` and `values`; False where it cannot.
@@ -87,8 +92,8 @@ def out_of_blocks(weight: Tensor) -> Tensor:
 
 def compiled_kernels(folder: Path) -> Kernels | None:
     """The kernels for this processor, made in `folder` if they are not there; None where that is not possible."""
-    text = _SOURCE.read_bytes()
-    name = sha256(b"\0".join([text, " ".join(_FLAGS).encode(), this_machine().encode()])).hexdigest()[:12]
+    texts = [path.read_bytes() for path in sorted(_SOURCES.glob("*.[ch]"))]
+    name = sha256(b"\0".join([*texts, " ".join(_FLAGS).encode(), this_machine().encode()])).hexdigest()[:12]
     library = folder / f"kernels-{name}.so"
     try:
         if not library.exists():
@@ -108,7 +113,7 @@ def _compile(library: Path) -> None:
     partial = library.with_suffix(f".{os.getpid()}")  # another runner may do the same
     try:
         subprocess.run(
-            [compiler, *_FLAGS, str(_SOURCE), "-o", str(partial)],
+            [compiler, *_FLAGS, str(_SOURCES / _MAIN), "-o", str(partial)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_COMPILE_SECONDS,

@@ -7,14 +7,18 @@ attention is each take's own. Knows nothing of sampling, delay patterns or the c
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from ctypes import Array, c_void_p
+from functools import cached_property
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from generation.engine.checkpoint import LoadedModel
+from generation.engine.compiled import CompiledStep, EightBitCache, eight_bit_capacity, is_known
 from generation.engine.packed import CompiledLinear
 
 #: Fewest rows that go through a projection together. Kernels for one or two rows add up in another order than those for
@@ -37,6 +41,19 @@ def _fewest_rows(decoder: nn.Module) -> int:
     return 2 if all(isinstance(module, CompiledLinear) for module in linears) else FEWEST_ROWS
 
 
+class Cache(NamedTuple):
+    """Keys and values of one layer, [R, heads, capacity, size]."""
+
+    keys: Tensor
+    values: Tensor
+
+    def keep(self, keys: Tensor, values: Tensor) -> None:
+        """Those of the first L steps, [R, heads, L, size]."""
+        length = keys.shape[2]
+        self.keys[:, :, :length], self.values[:, :, :length] = keys, values
+        _clear(self.keys, self.values, length)
+
+
 class TakeMemory:
     """What the decoder keeps of one take: keys and values of each layer, as long as its longest window from the start.
 
@@ -47,12 +64,13 @@ class TakeMemory:
 
     def __init__(self, step: DecoderStep, states: Tensor, capacity: int) -> None:
         """For a take of `capacity` positions that attends to `states` [R, S, H]."""
-        self.rows, self.position = states.shape[0], 0
+        self.rows, self.position, self.capacity = states.shape[0], 0, capacity
         heads, size = step.heads, step.head_size
-        self.own = [
-            (
-                torch.empty(self.rows, heads, capacity, size, device=states.device, dtype=states.dtype),
-                torch.empty(self.rows, heads, capacity, size, device=states.device, dtype=states.dtype),
+        self.own: list[Any] = [
+            EightBitCache.empty(self.rows, heads, capacity, size)
+            if step.is_compiled
+            else Cache(
+                *torch.empty(2, self.rows, heads, capacity, size, device=states.device, dtype=states.dtype)
             )
             for _ in step.layers
         ]
@@ -65,6 +83,16 @@ class TakeMemory:
             )
             for layer in ([] if step.is_prefixed else step.layers)
         ]
+        self.prompt_length = 0 if step.is_prefixed else states.shape[1]
+
+    @cached_property
+    def addresses(self) -> Array[Any]:
+        """Where its own keys, values and scales and the prompt's keys and values lie, layer by layer; 0 for none."""
+        prompt = [[each.data_ptr() for each in beside] for beside in self.prompt] or [[0, 0]] * len(self.own)
+        own = [[each.data_ptr() for each in layer] for layer in self.own]
+        return (c_void_p * (6 * len(own)))(
+            *chain.from_iterable(chain.from_iterable(zip(own, prompt, strict=True)))
+        )
 
 
 class DecoderStep:
@@ -77,12 +105,20 @@ class DecoderStep:
         self._device, self._dtype = model.device, model.dtype
         self._kernels = model.kernels
         self._fewest = _fewest_rows(causal_lm)
-        self._positions = torch.empty(0)
+        self._positions = self._places = torch.empty(0)
         self.layers: Any = self._body.layers
         self.heads: int = causal_lm.config.num_attention_heads
         self.head_size: int = causal_lm.config.hidden_size // self.heads
         #: Whether what a take attends to stands before its tokens, as in melody models: it has to be read first.
         self.is_prefixed = not hasattr(self.layers[0], "encoder_attn")
+        self._compiled: CompiledStep | None = None
+        if is_known(model) and self._once(_ANSWERS, lambda: self._try_compiled(CompiledStep(model))):
+            self._compiled = CompiledStep(model)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a step is one call of the compiled kernels."""
+        return self._compiled is not None
 
     def begin(self, states: Tensor, steps: int) -> TakeMemory:
         """Memory of a new take that attends to `states` [R, S, H] and is at most so many steps long."""
@@ -92,15 +128,19 @@ class DecoderStep:
             # argument is only asked for its length, [B, K, L] or [B, L, H] -> [L, H].
             shape = (1, capacity, 1) if self.is_prefixed else (1, 1, capacity)
             self._positions = self._body.embed_positions(torch.empty(shape, device=self._device))
+            self._places = self._positions.float().contiguous()
         return TakeMemory(self, states, capacity)
 
     def _capacity(self, states: int, steps: int) -> int:
-        return steps + states if self.is_prefixed else steps
+        needed = steps + states if self.is_prefixed else steps
+        return eight_bit_capacity(needed) if self.is_compiled else needed
 
     def bytes_for(self, rows: int, states: int, steps: int) -> int:
         """Bytes that the memory of such a take will hold, but for the prompt's where that lies beside it."""
-        each, capacity = torch.empty(0, dtype=self._dtype).element_size(), self._capacity(states, steps)
-        return len(self.layers) * 2 * rows * self.heads * self.head_size * capacity * each
+        capacity = self._capacity(states, steps)
+        # Of a key or a value of one head; in 8 bits it has a scale beside it.
+        each = self.head_size + 4 if self.is_compiled else self.head_size * self._dtype.itemsize
+        return len(self.layers) * 2 * rows * self.heads * capacity * each
 
     def read(self, tokens: Tensor, memory: TakeMemory, states: Tensor) -> None:
         """Begin a take's memory anew with `tokens` [K, L], in one pass; the token after them is the next step's.
@@ -119,9 +159,7 @@ class DecoderStep:
                 project(normed).view(rows, length, self.heads, self.head_size).transpose(1, 2)
                 for project in (attention.q_proj, attention.k_proj, attention.v_proj)
             )  # [R, heads, length, head size]
-            keys, values = memory.own[index]
-            keys[:, :, :length], values[:, :, :length] = key, value
-            _clear(keys, values, length)
+            memory.own[index].keep(key, value)
             heard = scaled_dot_product_attention(query, key, value, is_causal=True, scale=attention.scaling)
             hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
             if not self.is_prefixed:
@@ -143,6 +181,11 @@ class DecoderStep:
 
     def __call__(self, tokens: Tensor, memories: Sequence[TakeMemory]) -> Tensor:
         """Logits [R1 + R2 + ..., K, V] of the token after `tokens` [N, K] for N takes, the rows of each in its order."""
+        if self._compiled is not None:
+            logits = self._compiled(tokens, memories, self._places)
+            for memory in memories:
+                memory.position += 1
+            return logits
         hidden = self._embedded(tokens) + self._positions[[memory.position for memory in memories]]  # [N, H]
         # All rows of a take are fed the same tokens.
         take_of_row = [take for take, memory in enumerate(memories) for _ in range(memory.rows)]
@@ -213,10 +256,42 @@ class DecoderStep:
         That is so or not by the kernels of this machine for this dtype and these shapes, so it is tried: every module
         but attention itself, which never sees two takes at once.
         """
-        network = self._body
-        if network not in _AGREEMENT:
-            _AGREEMENT[network] = self._try_rows()
-        return _AGREEMENT[network]
+        return self._once(_AGREEMENT, self._try_takes if self.is_compiled else self._try_rows)
+
+    def _once(self, kept: weakref.WeakKeyDictionary[nn.Module, bool], ask: Callable[[], bool]) -> bool:
+        if self._body not in kept:
+            kept[self._body] = ask()
+        return kept[self._body]
+
+    @torch.inference_mode()
+    def _try_compiled(self, compiled: CompiledStep) -> bool:
+        """Whether it says of two steps what the modules say, but for rounding."""
+        states, tokens = self._drawn(takes=2)
+        answers = []
+        for self._compiled in (None, compiled):
+            memories = [self.begin(each, 2) for each in states]
+            answers.append(torch.stack([self(tokens, memories).float() for _ in range(2)]))
+        self._compiled = None
+        by_modules, by_kernels = answers
+        return bool((by_kernels - by_modules).std() <= _LIKENESS * by_modules.std())
+
+    def _try_takes(self) -> bool:
+        states, tokens = self._drawn(takes=MOST_ROWS)
+
+        def logits(takes: slice) -> Tensor:
+            return self(tokens[takes], [self.begin(each, 1) for each in states[takes]])
+
+        together = logits(slice(None))
+        some = [slice(first, first + count) for first, count in ((0, 1), (1, 2), (3, 4), (7, 8), (9, 23))]
+        return all(torch.equal(logits(takes), together[takes]) for takes in some)
+
+    def _drawn(self, takes: int) -> tuple[Tensor, Tensor]:
+        """States [takes, 1, 1, H] and tokens [takes, K] for a trial."""
+        generator = torch.Generator().manual_seed(0)
+        states = torch.randn(takes, 1, 1, self.heads * self.head_size, generator=generator)
+        books = len(self._body.embed_tokens)
+        tokens = torch.randint(self._body.embed_tokens[0].num_embeddings, (takes, books), generator=generator)
+        return states.to(self._device, self._dtype), tokens
 
     def _try_rows(self) -> bool:
         generator = torch.Generator().manual_seed(0)
@@ -231,8 +306,11 @@ class DecoderStep:
         return True
 
 
-#: Of the networks that were tried.
+#: Of the networks that were tried: whether rows agree, and whether the compiled step answers as the modules do.
 _AGREEMENT: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+_ANSWERS: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+#: Most that logits may differ, as a share of how far they spread. Rounding alone makes a hundredth or two.
+_LIKENESS = 0.2
 
 
 def _span(until: int) -> int:

@@ -34,9 +34,11 @@ MONO = CheckpointShape(
 STEREO = CheckpointShape(**{**vars(MONO), "channels": 2, "width": 12})
 
 
-def build_dwarf(folder: Path, *, channels: int = 1, seed: int = 0) -> Path:
+def build_dwarf(
+    folder: Path, *, channels: int = 1, seed: int = 0, shape: CheckpointShape | None = None
+) -> Path:
     """Write a dwarf checkpoint with 1 or 2 channels into `folder`, and answer the folder."""
-    build_checkpoint(folder, MONO if channels == 1 else STEREO, seed=seed)
+    build_checkpoint(folder, shape or (MONO if channels == 1 else STEREO), seed=seed)
     return folder
 
 
@@ -45,9 +47,12 @@ CHROMA: dict[str, Any] = {"n_fft": 128, "hop_length": 64, "chunk_length": 2, "nu
 CHROMA_LENGTH = 20
 
 
-def build_melody_dwarf(folder: Path, *, channels: int = 1, seed: int = 0) -> Path:
+def build_melody_dwarf(
+    folder: Path, *, channels: int = 1, seed: int = 0, shape: CheckpointShape | None = None
+) -> Path:
     """Write a dwarf of a melody checkpoint into `folder`. The stereo one has no projection of pitches either."""
-    text = MusicgenForConditionalGeneration.from_pretrained(build_dwarf(folder, channels=channels)).config
+    build_dwarf(folder, channels=channels, shape=shape)
+    text = MusicgenForConditionalGeneration.from_pretrained(folder).config
     config = MusicgenMelodyConfig(
         text_encoder=text.text_encoder.to_dict(),
         audio_encoder=text.audio_encoder.to_dict(),

@@ -1,0 +1,237 @@
+"""A whole step of the decoder by one call of the compiled kernels, where every part of it is one that they know.
+
+Between two small products Python takes longer than the products, and torch's operators wait for each other. What goes
+from layer to layer is float32 here. The structures are those of compiled_kernels/step.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import Array, Structure, addressof, c_float, c_int64, c_void_p, pointer
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from generation.engine.packed import CompiledLinear
+
+if TYPE_CHECKING:
+    from generation.engine.checkpoint import LoadedModel
+
+#: Numbers that are worked on together: every width is a multiple.
+_LANES: Final = 16
+_HEAD_SIZES: Final = (16, 32, 64, 128)
+_LARGEST: Final = 127
+_LEAST: Final = 1e-30
+
+
+class Memory(Protocol):
+    """What the kernels are told of a take: where its keys and values lie, and how far it is."""
+
+    rows: int
+    position: int
+    capacity: int
+    prompt_length: int
+
+    @property
+    def addresses(self) -> Array[Any]:
+        """Of each layer the six pointers of `struct memory`."""
+
+
+class EightBitCache(NamedTuple):
+    """Keys and values of one layer as the kernels keep them, in 8 bits, and the scales of each of their steps.
+
+    Numbers lie in pairs: two of a key beside those of the steps after it, [R, heads, capacity / 16, size / 2, 16, 2], and
+    of values those of two steps, [R, heads, capacity / 2, size, 2].
+    """
+
+    keys: Tensor
+    values: Tensor
+    key_scales: Tensor  # [R, heads, capacity + 16], of which the last count for nothing
+    value_scales: Tensor
+
+    @classmethod
+    def empty(cls, rows: int, heads: int, capacity: int, size: int) -> EightBitCache:
+        """Room for so many steps; `capacity` is one of `eight_bit_capacity`."""
+        keys = torch.empty(rows, heads, capacity // _LANES, size // 2, _LANES, 2, dtype=torch.int8)
+        values = torch.empty(rows, heads, capacity // 2, size, 2, dtype=torch.int8)
+        scales = [torch.zeros(rows, heads, capacity + _LANES) for _ in range(2)]
+        return cls(keys, values, *scales)
+
+    def keep(self, keys: Tensor, values: Tensor) -> None:
+        """Those of the first L steps, [R, heads, L, size]."""
+        length = keys.shape[2]
+        whole, self.key_scales[:, :, :length] = _in_bytes(keys)
+        rows, heads, room, size = whole.shape
+        whole = whole.view(rows, heads, room // _LANES, _LANES, size // 2, 2).transpose(3, 4)
+        self.keys[:, :, : whole.shape[2]] = whole
+        whole, self.value_scales[:, :, :length] = _in_bytes(values)
+        whole = whole.view(rows, heads, room // 2, 2, size).transpose(3, 4)
+        self.values[:, :, : whole.shape[2]] = whole
+
+
+def eight_bit_capacity(steps: int) -> int:
+    """Steps that there is room for, where so many are needed."""
+    return -(-steps // _LANES) * _LANES
+
+
+def _in_bytes(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers [R, heads, L, size] as int8 with room up to a multiple of 16 steps, and their scales [R, heads, L]."""
+    numbers = numbers.float()
+    scales = numbers.abs().amax(dim=-1) / _LARGEST
+    whole = (numbers / scales.clamp(min=_LEAST).unsqueeze(-1)).round().to(torch.int8)
+    return pad(whole, (0, 0, 0, -whole.shape[2] % _LANES)), scales
+
+
+class _Norm(Structure):
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
+
+
+class _Attention(Structure):
+    _fields_ = [("norm", _Norm), *((name, c_void_p) for name in ("query", "key", "value", "out"))]
+
+
+class _Layer(Structure):
+    _fields_ = [
+        ("own", _Attention),
+        ("prompt", _Attention),
+        ("norm", _Norm),
+        ("widen", c_void_p),
+        ("narrow", c_void_p),
+    ]
+
+
+class _Decoder(Structure):
+    _fields_ = [
+        *(
+            (name, c_int64)
+            for name in (
+                *("layers", "width", "inner", "heads", "codebooks"),
+                *("tokens", "vocabulary", "has_prompt", "is_relu"),
+            )
+        ),
+        ("scale", c_float),
+        ("epsilon", c_float),
+        ("layer", c_void_p),
+        ("norm", _Norm),
+        ("embeddings", c_void_p),
+        ("lm_heads", c_void_p),
+    ]
+
+
+class _Take(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("rows", "position", "capacity", "prompt")),
+        ("memory", c_void_p),
+        ("tokens", c_void_p),
+        ("place", c_void_p),
+    ]
+
+
+class CompiledStep:
+    """One step of a decoder that `is_known`."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        assert model.kernels is not None
+        decoder: Any = model.network.decoder
+        body, heads = decoder.model.decoder, decoder.lm_heads
+        first = body.layers[0]
+        self._decode = model.kernels.decode
+        self._keep = decoder  # the addresses are its weights'
+        self._layers = (_Layer * len(body.layers))(*map(_layer, body.layers))
+        self._embeddings = (c_void_p * len(heads))(*(embed.weight.data_ptr() for embed in body.embed_tokens))
+        self._heads = (c_void_p * len(heads))(*(head.held[0].data_ptr() for head in heads))
+        self._codebooks, self._vocabulary = len(heads), heads[0].out_features
+        self._width = decoder.config.hidden_size
+        self._decoder = _Decoder(
+            layers=len(body.layers),
+            width=self._width,
+            inner=first.fc1.out_features,
+            heads=decoder.config.num_attention_heads,
+            codebooks=self._codebooks,
+            tokens=body.embed_tokens[0].num_embeddings,
+            vocabulary=self._vocabulary,
+            has_prompt=hasattr(first, "encoder_attn"),
+            is_relu=decoder.config.activation_function == "relu",
+            scale=first.self_attn.scaling,
+            epsilon=body.layer_norm.eps,
+            layer=addressof(self._layers),
+            norm=_norm(body.layer_norm),
+            embeddings=addressof(self._embeddings),
+            lm_heads=addressof(self._heads),
+        )
+
+    def __call__(self, tokens: Tensor, memories: Sequence[Memory], places: Tensor) -> Tensor:
+        """Logits [R1 + R2 + ..., K, V] in float32 of the token after `tokens` [N, K] for N takes.
+
+        `places` [L, H] in float32 are the numbers of all positions. Raises IndexError for a token that has no embedding and
+        for a take whose memory is full; MemoryError.
+        """
+        if any(memory.position >= min(memory.capacity, len(places)) for memory in memories):
+            raise IndexError("a take's memory is full")
+        tokens = tokens.contiguous()
+        takes = (_Take * len(memories))(
+            *(
+                _Take(
+                    rows=memory.rows,
+                    position=memory.position,
+                    capacity=memory.capacity,
+                    prompt=memory.prompt_length,
+                    memory=addressof(memory.addresses),
+                    tokens=tokens.data_ptr() + 8 * self._codebooks * number,
+                    place=places.data_ptr() + 4 * self._width * memory.position,
+                )
+                for number, memory in enumerate(memories)
+            )
+        )
+        rows = sum(memory.rows for memory in memories)
+        logits = torch.empty(rows, self._codebooks, self._vocabulary)
+        if not self._decode(pointer(self._decoder), takes, len(memories), logits.data_ptr()):
+            if not 0 <= int(tokens.min()) <= int(tokens.max()) < self._decoder.tokens:
+                raise IndexError("a token has no embedding")
+            raise MemoryError("no memory for a step of the decoder")
+        return logits
+
+
+def is_known(model: LoadedModel) -> bool:
+    """Whether the kernels know every part of the decoder: one in bfloat16 on a processor, packed for them, without adapters."""
+    if model.kernels is None or model.dtype != torch.bfloat16:
+        return False
+    decoder: Any = model.network.decoder
+    config, body, heads = decoder.config, decoder.model.decoder, decoder.lm_heads
+    modules = list(decoder.modules())
+    linears = [module for module in modules if isinstance(module, nn.Linear)]
+    norms = [module for module in modules if isinstance(module, nn.LayerNorm)]
+    sizes = (config.hidden_size, config.ffn_dim, heads[0].out_features)
+    conditions = (
+        config.activation_function in ("gelu", "relu"),
+        config.hidden_size // config.num_attention_heads in _HEAD_SIZES,
+        all(size % _LANES == 0 for size in sizes),
+        all(type(linear) is CompiledLinear and linear.bias is None for linear in linears),
+        all(type(embed) is nn.Embedding for embed in body.embed_tokens),
+        all(len(list(norm.parameters())) == 2 and norm.eps == body.layer_norm.eps for norm in norms),
+        all(each.dtype == torch.bfloat16 and each.is_contiguous() for each in decoder.parameters()),
+    )
+    return all(conditions)
+
+
+def _norm(norm: nn.LayerNorm) -> _Norm:
+    return _Norm(norm.weight.data_ptr(), norm.bias.data_ptr())
+
+
+def _attention(attention: Any, norm: nn.LayerNorm) -> _Attention:
+    names = ("q_proj", "k_proj", "v_proj", "out_proj")
+    return _Attention(_norm(norm), *(getattr(attention, name).held[0].data_ptr() for name in names))
+
+
+def _layer(layer: Any) -> _Layer:
+    made = _Layer(
+        own=_attention(layer.self_attn, layer.self_attn_layer_norm),
+        norm=_norm(layer.final_layer_norm),
+        widen=layer.fc1.held[0].data_ptr(),
+        narrow=layer.fc2.held[0].data_ptr(),
+    )
+    if hasattr(layer, "encoder_attn"):  # melody models lack it
+        made.prompt = _attention(layer.encoder_attn, layer.encoder_attn_layer_norm)
+    return made

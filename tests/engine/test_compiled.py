@@ -1,0 +1,225 @@
+"""The compiled step beside the modules that it stands for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from generation.engine import network as network_module
+from generation.engine.agreement import agreement
+from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.compiled import EightBitCache, is_known
+from generation.engine.decode import CodesRequest, generate_codes
+from generation.engine.errors import EngineError
+from generation.engine.network import DecoderStep, TakeMemory
+from generation.engine.packed import pack_decoder
+from generation.engine.prompt import encode_prompt
+from generation.engine.protocol import NON_FINITE
+from generation.engine.random_checkpoint import CheckpointShape, build_checkpoint
+from generation.engine.sampling import Sampling
+from tests.engine.dwarf import MONO, build_melody_dwarf
+from tests.engine.test_kernels import DEMO, needs_compiler
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+def loaded(folder: Path, kept: Path, dtype: str = "bfloat16") -> LoadedModel:
+    """A model as a runner has it."""
+    model = load_checkpoint(str(folder), device="cpu", dtype=dtype, kept=kept)
+    pack_decoder(model.network, model.kernels, is_large=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def demo(kept: Path) -> LoadedModel:
+    return loaded(DEMO, kept)
+
+
+def begun(step: DecoderStep, model: LoadedModel, prompts: list[str], steps: int) -> list[TakeMemory]:
+    """Memories of takes of the prompts; every other one is with guidance."""
+    made = []
+    for number, prompt in enumerate(prompts):
+        conditioning = encode_prompt(model, prompt, 3.0 if number % 2 else 1.0)
+        made.append(step.begin(conditioning.states_at(0), steps))
+        if step.is_prefixed:
+            empty = torch.empty(model.codebooks, 0, dtype=torch.long)
+            step.read(empty, made[-1], conditioning.states_at(0))
+    return made
+
+
+def tokens_for(model: LoadedModel, takes: int, steps: int) -> Tensor:
+    generator = torch.Generator().manual_seed(takes)
+    return torch.randint(model.pad_token + 1, (steps, takes, model.codebooks), generator=generator)
+
+
+def assert_like(found: Tensor, wanted: Tensor, share: float = 0.03) -> None:
+    """Equal but for the rounding of bfloat16."""
+    assert found.shape == wanted.shape
+    assert float((found - wanted).std()) < share * float(wanted.std())
+
+
+SHAPES = {
+    "heads of 16": CheckpointShape(),
+    "heads of 32, stereo": CheckpointShape(width=96, heads=3, feed_forward=176, channels=2),
+    "heads of 64, a large vocabulary": CheckpointShape(width=128, heads=2, layers=2, codebook_size=2048),
+    "one head of 128": CheckpointShape(width=128, heads=1, layers=2, codebooks=2),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@torch.inference_mode()
+def test_logits_are_those_of_the_modules(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, shape: CheckpointShape
+) -> None:
+    build_checkpoint(tmp_path, shape, seed=1)
+    model = loaded(tmp_path, kept)
+    step = DecoderStep(model)
+    assert step.is_compiled
+    monkeypatch.setattr(network_module, "is_known", lambda model: False)
+    plain = DecoderStep(model)
+    prompts = ["slow piano", "a fast, heavy metal melody at 140 bpm with bells", ""]
+    mine, theirs = (begun(each, model, prompts, 40) for each in (step, plain))
+    for tokens in tokens_for(model, len(prompts), 40):
+        assert_like(step(tokens, mine), plain(tokens, theirs).float())
+
+
+@torch.inference_mode()
+def test_a_melody_model_reads_its_prompt_into_the_same_memory(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(build_melody_dwarf(tmp_path, shape=replace(MONO, width=64, heads=2)), kept)
+    step = DecoderStep(model)
+    assert step.is_compiled
+    assert step.is_prefixed
+    monkeypatch.setattr(network_module, "is_known", lambda model: False)
+    plain = DecoderStep(model)
+    mine, theirs = (begun(each, model, ["slow piano", "bells"], 20) for each in (step, plain))
+    for tokens in tokens_for(model, 2, 20):
+        assert_like(step(tokens, mine), plain(tokens, theirs).float())
+
+
+@pytest.mark.parametrize("known", [1, 15, 16, 17, 40])
+@torch.inference_mode()
+def test_what_was_read_in_one_pass_lies_where_steps_put_it(demo: LoadedModel, known: int) -> None:
+    step = DecoderStep(demo)
+    states = encode_prompt(demo, "slow piano", 3.0).states_at(0)
+    read, stepped = step.begin(states, 60), step.begin(states, 60)
+    tokens = tokens_for(demo, 1, 60)[:, 0]  # [steps, K]
+    step.read(tokens[:known].T, read, states)
+    for each in tokens[:known]:
+        step(each[None], [stepped])
+    assert read.position == stepped.position == known
+    for mine, theirs in zip(read.own[0], stepped.own[0], strict=True):
+        assert mine.shape == theirs.shape
+    for each in tokens[known:]:
+        assert_like(step(each[None], [read]), step(each[None], [stepped]))
+
+
+def test_eight_bits_keep_what_matters() -> None:
+    keys, values = torch.randn(2, 2, 3, 21, 64, generator=torch.Generator().manual_seed(0)).unbind()
+    keys[0, 0, 5], values[:, :, 7, 3] = 0, 40.0  # nothing, and one number that stands out
+    cache = EightBitCache.empty(2, 3, 32, 64)
+    cache.keep(keys, values)
+    held = cache.keys.transpose(3, 4).reshape(2, 3, 32, 64)[:, :, :21] * cache.key_scales[:, :, :21, None]
+    torch.testing.assert_close(held, keys, rtol=0, atol=float(keys.abs().max()) / 254 + 1e-6)
+    held = cache.values.transpose(3, 4).reshape(2, 3, 32, 64)[:, :, :21] * cache.value_scales[:, :, :21, None]
+    assert float((held - values).abs()[:, :, :7].max()) <= float(values[:, :, :7].abs().max()) / 254 + 1e-6
+    assert torch.allclose(held[:, :, 7, 3], torch.tensor(40.0))
+
+
+def test_along_a_take_it_agrees_better_than_the_modules(
+    demo: LoadedModel, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
+    prompt = "lo-fi hip hop with electric piano, bass and drums"
+    compiled = agreement(exact, demo, prompt=prompt, frames=200)
+    monkeypatch.setattr(network_module, "is_known", lambda model: False)
+    plain = agreement(exact, demo, prompt=prompt, frames=200)
+    assert 0 < compiled.divergence < plain.divergence
+    assert compiled.top_1 > 0.98
+
+
+def request_for(model: LoadedModel, frames: int) -> CodesRequest:
+    return CodesRequest(
+        conditioning=encode_prompt(model, "slow piano", 3.0), frames=frames, seed=1, sampling=Sampling()
+    )
+
+
+def codes_of(model: LoadedModel, frames: int = 8) -> Tensor:
+    return generate_codes(
+        model, request_for(model, frames), on_progress=lambda done: None, should_stop=lambda: False
+    )
+
+
+def test_it_is_only_for_what_it_knows(tmp_path: Path, kept: Path, demo: LoadedModel) -> None:
+    assert is_known(demo)
+    assert not is_known(replace(demo, kernels=None))
+    assert not is_known(loaded(DEMO, kept, "float32"))
+    assert not is_known(load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=kept)), "not packed"
+    build_checkpoint(tmp_path, CheckpointShape(heads=8), seed=1)
+    other = loaded(tmp_path, kept)
+    assert not is_known(other), "heads of 8"
+    assert codes_of(other).shape[1] == 8
+    adapted = loaded(DEMO, kept)
+    first = adapted.network.decoder.model.decoder.layers[0]
+    first.fc1 = first.fc1.unpacked()
+    assert not is_known(adapted)
+
+
+def test_one_that_answers_something_else_is_not_used(kept: Path) -> None:
+    model = loaded(DEMO, kept)
+    assert model.kernels is not None
+    right = model.kernels.decode
+    asked: list[int] = []
+
+    def wrong(decoder: object, takes: object, count: int, logits: int) -> int:
+        asked.append(count)
+        for take in takes:  # type: ignore[attr-defined]
+            take.place = takes[0].memory  # type: ignore[index]
+        return int(right(decoder, takes, count, logits))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.kernels, "decode", wrong)
+        step = DecoderStep(model)
+        assert asked == [2, 2], "tried, with two takes for two steps"
+        assert not step.is_compiled
+        assert codes_of(model).shape[1] == 8
+    assert not DecoderStep(model).is_compiled, "tried once for a network"
+
+
+@torch.inference_mode()
+def test_what_would_leave_its_memory_is_refused(demo: LoadedModel) -> None:
+    step = DecoderStep(demo)
+    memory = step.begin(encode_prompt(demo, "", 1.0).states_at(0), 16)
+    tokens = torch.zeros(1, demo.codebooks, dtype=torch.long)
+    for wrong in (-1, demo.pad_token + 1):
+        with pytest.raises(IndexError, match="no embedding"):
+            step(tokens + wrong, [memory])
+    assert memory.position == 0
+    for _ in range(16):
+        step(tokens, [memory])
+    with pytest.raises(IndexError, match="memory is full"):
+        step(tokens, [memory])
+
+
+@pytest.mark.parametrize("name", ["q_proj", "k_proj", "v_proj", "out_proj"])
+@pytest.mark.parametrize("attention", ["self_attn", "encoder_attn"])
+def test_what_is_no_number_is_said_to_be_none(tmp_path: Path, kept: Path, attention: str, name: str) -> None:
+    build_checkpoint(tmp_path, CheckpointShape(), seed=1)
+    model = load_checkpoint(str(tmp_path), device="cpu", dtype="bfloat16", kept=kept)
+    layer = model.network.decoder.model.decoder.layers[1]
+    getattr(getattr(layer, attention), name).weight.data[3, 5] = torch.nan
+    pack_decoder(model.network, model.kernels, is_large=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DecoderStep, "_try_compiled", lambda *_: True)
+        assert DecoderStep(model).is_compiled
+    with pytest.raises(EngineError) as refused:
+        codes_of(model)
+    assert refused.value.error_code == NON_FINITE
