@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -49,14 +49,15 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
     slowed: dict[tuple[str, int], list[float]] = {
         (dtype, first): [] for dtype in dtypes for first in (0, FIRST_STEP)
     }
-    bandwidth: list[float] = []
+    # Before each measurement: what memory gives changes by half within minutes where others share it.
+    bandwidth: dict[tuple[str, int], list[float]] = {at: [] for at in engine_steps}
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
-        bandwidth.append(_bandwidth(device))
         for dtype in dtypes:
             if dtype in library:
                 library_steps[dtype].append(library[dtype].seconds_a_step())
             for takes in TOGETHER:
+                bandwidth[dtype, takes].append(_bandwidth(device))
                 engine_steps[dtype, takes].append(engine[dtype].seconds_a_step(takes, FIRST_STEP))
             for first in (0, FIRST_STEP):
                 slowed[dtype, first].append(engine[dtype].share_of_a_second_take(first))
@@ -67,7 +68,7 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
         "kernels": engine[dtypes[0]].kernels,
         "checkpoint_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         "rounds": rounds,
-        "bandwidth_gb_per_second": [round(each, 1) for each in bandwidth],
+        "bandwidth_gb_per_second": sorted(round(each, 1) for each in chain.from_iterable(bandwidth.values())),
         "library": {dtype: _figures(times) for dtype, times in library_steps.items()},
         "engine": [
             {
@@ -77,7 +78,11 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
                 "steps_per_second_of_all": round(takes / median(times), 1),
                 "times_library": round(takes * best_library / median(times), 2),
                 "share_of_bandwidth": round(
-                    engine[dtype].bytes_of_a_step(takes) / median(times) / 1e9 / max(bandwidth), 2
+                    engine[dtype].bytes_of_a_step(takes)
+                    / median(times)
+                    / 1e9
+                    / median(bandwidth[dtype, takes]),
+                    2,
                 ),
             }
             for (dtype, takes), times in engine_steps.items()

@@ -65,7 +65,7 @@ class Command(BaseCommand):
     def _tell_engine(self, figures: dict[str, Any]) -> None:
         self.stdout.write(
             f"{figures['threads']} threads, {figures['kernels']} kernels;"
-            f" memory is read at {max(figures['bandwidth_gb_per_second'])} GB/s"
+            f" memory is read at {figures['bandwidth_gb_per_second'][0]} to {figures['bandwidth_gb_per_second'][-1]} GB/s"
         )
         for dtype, told in figures["library"].items():
             self.stdout.write(f"transformers, {dtype}: {told['steps_per_second']} steps a second")
