@@ -1,5 +1,6 @@
 """The compiled step beside the modules that it stands for."""
 
+import ctypes
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +106,27 @@ def test_a_melody_model_reads_its_prompt_into_the_same_memory(
         assert_like(step(tokens, mine), plain(tokens, theirs).float())
 
 
+@torch.inference_mode()
+def test_many_equal_steps_do_not_run_over(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every step weighs as much and says the same, the sum of their whole numbers is the largest there is."""
+    build_checkpoint(tmp_path, CheckpointShape(layers=1), seed=1)
+    model = loaded(tmp_path, kept)
+    attention = model.network.decoder.model.decoder.layers[0].self_attn
+    attention.q_proj.held[0].zero_()
+    step = DecoderStep(model)
+    assert step.is_compiled
+    monkeypatch.setattr(network_module, "is_known", lambda model: False)
+    plain = DecoderStep(model)
+    states = encode_prompt(model, "slow piano", 1.0).states_at(0)
+    tokens = torch.zeros(model.codebooks, 1400, dtype=torch.long)
+    mine, theirs = (each.begin(states, 1402) for each in (step, plain))
+    for each, memory in ((step, mine), (plain, theirs)):
+        each.read(tokens, memory, states)
+    assert_like(step(tokens[:, :1].T, [mine]), plain(tokens[:, :1].T, [theirs]).float())
+
+
 @pytest.mark.parametrize("known", [1, 15, 16, 17, 40])
 @torch.inference_mode()
 def test_what_was_read_in_one_pass_lies_where_steps_put_it(demo: LoadedModel, known: int) -> None:
@@ -181,9 +203,9 @@ def test_one_that_answers_something_else_is_not_used(kept: Path) -> None:
 
     def wrong(decoder: object, takes: object, count: int, logits: int) -> int:
         asked.append(count)
-        for take in takes:  # type: ignore[attr-defined]
-            take.place = takes[0].memory  # type: ignore[index]
-        return int(right(decoder, takes, count, logits))
+        answer = int(right(decoder, takes, count, logits))
+        ctypes.memset(logits, 0, 4 * count * model.codebooks * model.pad_token)  # of one row each
+        return answer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.kernels, "decode", wrong)

@@ -57,36 +57,40 @@ INLINE void head_in(const void *query, const void *keys, const void *values, voi
     }
 }
 
-static void head_in_float32(const float *query, const float *keys, const float *values, float *result, int64_t steps,
+static void head_in_float32(const void *query, const void *keys, const void *values, void *result, int64_t steps,
                             float scale, int64_t size) {
     head_in(query, keys, values, result, steps, scale, size, FLOAT32);
 }
 
-static void head_in_bfloat16(const uint16_t *query, const uint16_t *keys, const uint16_t *values, uint16_t *result,
+static void head_in_bfloat16(const void *query, const void *keys, const void *values, void *result,
                              int64_t steps, float scale, int64_t size) {
     head_in(query, keys, values, result, steps, scale, size, BFLOAT16);
 }
 
-/* queries and results are [heads, size], keys and values [heads, capacity, size], of which the first `steps` count. Answers
-   0, and does nothing, where it is not made for that size. */
-int attend_float32(const float *queries, const float *keys, const float *values, float *results, int64_t heads,
-                   int64_t capacity, int64_t steps, int64_t size) {
+static int attend(const char *queries, const char *keys, const char *values, char *results, int64_t heads,
+                  int64_t capacity, int64_t steps, int64_t size, enum format format) {
     if (!has_size(size)) return 0;
+    const int64_t bytes = size * (int64_t)(format == FLOAT32 ? sizeof(float) : sizeof(uint16_t));
 #pragma omp parallel for schedule(static)
     for (int64_t head = 0; head < heads; head++) {
-        const int64_t here = head * size, first = here * capacity;
-        head_in_float32(queries + here, keys + first, values + first, results + here, steps, 1.0f, size);
+        const int64_t here = head * bytes, first = here * capacity;
+        const void *query = queries + here, *key = keys + first, *value = values + first;
+        if (format == FLOAT32)
+            head_in_float32(query, key, value, results + here, steps, 1.0f, size);
+        else
+            head_in_bfloat16(query, key, value, results + here, steps, 1.0f, size);
     }
     return 1;
 }
 
-int attend_bfloat16(const uint16_t *queries, const uint16_t *keys, const uint16_t *values, uint16_t *results,
-                    int64_t heads, int64_t capacity, int64_t steps, int64_t size) {
-    if (!has_size(size)) return 0;
-#pragma omp parallel for schedule(static)
-    for (int64_t head = 0; head < heads; head++) {
-        const int64_t here = head * size, first = here * capacity;
-        head_in_bfloat16(queries + here, keys + first, values + first, results + here, steps, 1.0f, size);
-    }
-    return 1;
+/* queries and results are [heads, size], keys and values [heads, capacity, size], of which the first `steps` count. Answers
+   0, and does nothing, where it is not made for that size. */
+int attend_float32(const void *queries, const void *keys, const void *values, void *results, int64_t heads,
+                   int64_t capacity, int64_t steps, int64_t size) {
+    return attend(queries, keys, values, results, heads, capacity, steps, size, FLOAT32);
+}
+
+int attend_bfloat16(const void *queries, const void *keys, const void *values, void *results, int64_t heads,
+                    int64_t capacity, int64_t steps, int64_t size) {
+    return attend(queries, keys, values, results, heads, capacity, steps, size, BFLOAT16);
 }
