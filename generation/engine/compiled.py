@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 #: Numbers that are worked on together: every width is a multiple.
 _LANES: Final = 16
 _HEAD_SIZES: Final = (16, 32, 64, 128)
+#: Steps in one record of keys and values.
+_STEPS: Final = 64
 _LARGEST: Final = 127
+#: Added to keys, so that none is negative.
+_ZERO: Final = 128
 _LEAST: Final = 1e-30
 
 
@@ -36,52 +40,50 @@ class Memory(Protocol):
 
     @property
     def addresses(self) -> Array[Any]:
-        """Of each layer the six pointers of `struct memory`."""
+        """Of each layer the three pointers of `struct memory`."""
 
 
 class EightBitCache(NamedTuple):
-    """Keys and values of one layer as the kernels keep them, in 8 bits, and the scales of each of their steps.
+    """Keys and values of one layer as the kernels keep them: in 8 bits, and the scales of each of their steps.
 
-    Numbers lie in pairs: two of a key beside those of the steps after it, [R, heads, capacity / 16, size / 2, 16, 2], and
-    of values those of two steps, [R, heads, capacity / 2, size, 2].
+    One record holds 64 steps of a head, so that a step reads what lies together. The kernels read bytes four at a time: of
+    a key four numbers beside those of the 15 steps after it, of values those of four steps.
     """
 
-    keys: Tensor
-    values: Tensor
-    key_scales: Tensor  # [R, heads, capacity + 16], of which the last count for nothing
-    value_scales: Tensor
+    records: Tensor  # uint8 [capacity / 64, R, heads, 2 * 64 * (size + 4)]
 
     @classmethod
     def empty(cls, rows: int, heads: int, capacity: int, size: int) -> EightBitCache:
         """Room for so many steps; `capacity` is one of `eight_bit_capacity`."""
-        keys = torch.empty(rows, heads, capacity // _LANES, size // 2, _LANES, 2, dtype=torch.int8)
-        values = torch.empty(rows, heads, capacity // 2, size, 2, dtype=torch.int8)
-        scales = [torch.zeros(rows, heads, capacity + _LANES) for _ in range(2)]
-        return cls(keys, values, *scales)
+        return cls(torch.zeros(capacity // _STEPS, rows, heads, 2 * _STEPS * (size + 4), dtype=torch.uint8))
 
     def keep(self, keys: Tensor, values: Tensor) -> None:
         """Those of the first L steps, [R, heads, L, size]."""
-        length = keys.shape[2]
-        whole, self.key_scales[:, :, :length] = _in_bytes(keys)
-        rows, heads, room, size = whole.shape
-        whole = whole.view(rows, heads, room // _LANES, _LANES, size // 2, 2).transpose(3, 4)
-        self.keys[:, :, : whole.shape[2]] = whole
-        whole, self.value_scales[:, :, :length] = _in_bytes(values)
-        whole = whole.view(rows, heads, room // 2, 2, size).transpose(3, 4)
-        self.values[:, :, : whole.shape[2]] = whole
+        rows, heads, _, size = keys.shape
+        whole_keys, key_scales = _in_bytes(keys)
+        whole_values, value_scales = _in_bytes(values)
+        whole_keys = (whole_keys + _ZERO).view(rows, heads, -1, _STEPS // _LANES, _LANES, size // 4, 4)
+        whole_values = whole_values.view(rows, heads, -1, _STEPS // 4, 4, size)
+        parts = (
+            whole_keys.transpose(4, 5).to(torch.uint8),
+            whole_values.transpose(4, 5).to(torch.int8).view(torch.uint8),
+            key_scales.view(rows, heads, -1, _STEPS).view(torch.uint8),
+            value_scales.view(rows, heads, -1, _STEPS).view(torch.uint8),
+        )
+        made = torch.cat([part.flatten(3) for part in parts], dim=3)  # [R, heads, records, bytes]
+        self.records[: made.shape[2]] = made.permute(2, 0, 1, 3)
 
 
 def eight_bit_capacity(steps: int) -> int:
     """Steps that there is room for, where so many are needed."""
-    return -(-steps // _LANES) * _LANES
+    return -(-steps // _STEPS) * _STEPS
 
 
 def _in_bytes(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers [R, heads, L, size] as int8 with room up to a multiple of 16 steps, and their scales [R, heads, L]."""
-    numbers = numbers.float()
+    """Numbers [R, heads, L, size] as whole ones up to 127 with room up to a multiple of 64 steps, and their scales."""
+    numbers = pad(numbers.float(), (0, 0, 0, -numbers.shape[2] % _STEPS))
     scales = numbers.abs().amax(dim=-1) / _LARGEST
-    whole = (numbers / scales.clamp(min=_LEAST).unsqueeze(-1)).round().to(torch.int8)
-    return pad(whole, (0, 0, 0, -whole.shape[2] % _LANES)), scales
+    return (numbers / scales.clamp(min=_LEAST).unsqueeze(-1)).round(), scales
 
 
 class _Norm(Structure):
@@ -122,7 +124,7 @@ class _Decoder(Structure):
 
 class _Take(Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("rows", "position", "capacity", "prompt")),
+        *((name, c_int64) for name in ("rows", "position", "prompt")),
         ("memory", c_void_p),
         ("tokens", c_void_p),
         ("place", c_void_p),
@@ -176,7 +178,6 @@ class CompiledStep:
                 _Take(
                     rows=memory.rows,
                     position=memory.position,
-                    capacity=memory.capacity,
                     prompt=memory.prompt_length,
                     memory=addressof(memory.addresses),
                     tokens=tokens.data_ptr() + 8 * self._codebooks * number,

@@ -7,9 +7,10 @@ the oracle in tests. Knows nothing of files, processes or the codec.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ class TakeInHand:
         )
         self.memory = step.begin(request.conditioning.states_at(0), pattern.steps_for(request.longest_window))
         self._pad_token = pad_token
-        self._generator = torch.Generator().manual_seed(request.seed)
+        self.generator = torch.Generator().manual_seed(request.seed)
         self._enter(self._ahead.popleft(), made, step)
 
     def _enter(self, window: Window, made: Tensor, step: DecoderStep) -> None:
@@ -109,22 +110,21 @@ class TakeInHand:
         """The tokens [K] that the next step is fed."""
         return self._ids[:, self.steps_done]
 
-    def hear(self, logits: Tensor) -> None:
-        """Draw the next tokens from logits [R, K, V] (float32, CPU)."""
-        scores = guided(logits, self.request.conditioning.guidance_scale)  # [K, V]
-        if not scores.isfinite().all():
-            steps = self._window.first + self.steps_done
-            self.error = EngineError(
-                NON_FINITE,
-                f"The model's output stopped being a number after {steps} steps. Use float32 or bfloat16, "
-                "or a lower guidance scale; if it stays, the checkpoint is damaged.",
-                f"non-finite logits at step {steps} of {self.pattern.steps_for(self.request.frames)}",
-            )
-            return
-        tokens = choose(scores, self.request.sampling, self._generator)  # [K]
+    def hear(self, tokens: Tensor) -> None:
+        """Take the next tokens [K]."""
         self.steps_done += 1
         here = self.steps_done
         self._ids[:, here] = torch.where(self._open[:, here], tokens, self._ids[:, here])
+
+    def end_for_want_of_numbers(self) -> None:
+        """End it: its logits were not finite."""
+        steps = self._window.first + self.steps_done
+        self.error = EngineError(
+            NON_FINITE,
+            f"The model's output stopped being a number after {steps} steps. Use float32 or bfloat16, "
+            "or a lower guidance scale; if it stays, the checkpoint is damaged.",
+            f"non-finite logits at step {steps} of {self.pattern.steps_for(self.request.frames)}",
+        )
 
     def codes(self) -> Tensor:
         """Codes [K, T] on the CPU, of the frames that are complete."""
@@ -175,10 +175,24 @@ class Batch:
     def _draw(self, takes: list[TakeInHand]) -> None:
         tokens = torch.stack([take.newest for take in takes])  # [N, K]
         logits = self._step(tokens, [take.memory for take in takes]).to("cpu", torch.float32)
-        first = 0
-        for take in takes:
-            take.hear(logits[first : first + take.memory.rows])
-            first += take.memory.rows
+        own = torch.split(logits, [take.memory.rows for take in takes])
+        scores = torch.stack(
+            [
+                guided(rows, take.request.conditioning.guidance_scale)
+                for rows, take in zip(own, takes, strict=True)
+            ]
+        )  # [N, K, V]
+        lowest, highest = scores.flatten(1).aminmax(dim=1)
+        alike: dict[Sampling, list[int]] = defaultdict(list)
+        for number, ends in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True)):
+            if all(map(isfinite, ends)):
+                alike[takes[number].request.sampling].append(number)
+            else:
+                takes[number].end_for_want_of_numbers()
+        for sampling, numbers in alike.items():
+            drawn = choose(scores[numbers], sampling, [takes[number].generator for number in numbers])
+            for number, tokens in zip(numbers, drawn, strict=True):
+                takes[number].hear(tokens)
 
 
 def generate_codes(

@@ -87,10 +87,10 @@ class TakeMemory:
 
     @cached_property
     def addresses(self) -> Array[Any]:
-        """Where its own keys, values and scales and the prompt's keys and values lie, layer by layer; 0 for none."""
+        """Where its own records and the prompt's keys and values lie, layer by layer; 0 for none."""
         prompt = [[each.data_ptr() for each in beside] for beside in self.prompt] or [[0, 0]] * len(self.own)
         own = [[each.data_ptr() for each in layer] for layer in self.own]
-        return (c_void_p * (6 * len(own)))(
+        return (c_void_p * (3 * len(own)))(
             *chain.from_iterable(chain.from_iterable(zip(own, prompt, strict=True)))
         )
 

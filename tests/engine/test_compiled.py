@@ -1,6 +1,7 @@
 """The compiled step beside the modules that it stands for."""
 
 import ctypes
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from generation.engine import kernels
 from generation.engine import network as network_module
 from generation.engine.agreement import agreement
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
@@ -74,21 +76,40 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+#: What the compiler can be told to be content with, and this processor has.
+OLDER_PROCESSORS = (
+    [] if platform.machine() != "x86_64" else ["x86-64", "x86-64-v3"][: 1 + torch.cpu._is_avx2_supported()]
+)
+
+
 @torch.inference_mode()
-def test_logits_are_those_of_the_modules(
-    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, shape: CheckpointShape
-) -> None:
-    build_checkpoint(tmp_path, shape, seed=1)
-    model = loaded(tmp_path, kept)
+def assert_like_the_modules(model: LoadedModel, steps: int) -> None:
+    """Logits of takes side by side, all along."""
     step = DecoderStep(model)
     assert step.is_compiled
-    monkeypatch.setattr(network_module, "is_known", lambda model: False)
-    plain = DecoderStep(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network_module, "is_known", lambda model: False)
+        plain = DecoderStep(model)
     prompts = ["slow piano", "a fast, heavy metal melody at 140 bpm with bells", ""]
-    mine, theirs = (begun(each, model, prompts, 40) for each in (step, plain))
-    for tokens in tokens_for(model, len(prompts), 40):
+    mine, theirs = (begun(each, model, prompts, steps) for each in (step, plain))
+    for tokens in tokens_for(model, len(prompts), steps):
         assert_like(step(tokens, mine), plain(tokens, theirs).float())
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_logits_are_those_of_the_modules(tmp_path: Path, kept: Path, shape: CheckpointShape) -> None:
+    build_checkpoint(tmp_path, shape, seed=1)
+    assert_like_the_modules(loaded(tmp_path, kept), steps=140)
+
+
+@pytest.mark.parametrize("processor", OLDER_PROCESSORS)
+def test_so_they_are_on_an_older_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processor: str
+) -> None:
+    flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in kernels._FLAGS]
+    monkeypatch.setattr(kernels, "_FLAGS", flags)
+    build_checkpoint(tmp_path, SHAPES["heads of 64, a large vocabulary"], seed=1)
+    assert_like_the_modules(loaded(tmp_path, tmp_path), steps=70)
 
 
 @torch.inference_mode()
@@ -127,13 +148,13 @@ def test_many_equal_steps_do_not_run_over(
     assert_like(step(tokens[:, :1].T, [mine]), plain(tokens[:, :1].T, [theirs]).float())
 
 
-@pytest.mark.parametrize("known", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize("known", [1, 15, 16, 17, 63, 64, 65, 90])
 @torch.inference_mode()
 def test_what_was_read_in_one_pass_lies_where_steps_put_it(demo: LoadedModel, known: int) -> None:
     step = DecoderStep(demo)
     states = encode_prompt(demo, "slow piano", 3.0).states_at(0)
-    read, stepped = step.begin(states, 60), step.begin(states, 60)
-    tokens = tokens_for(demo, 1, 60)[:, 0]  # [steps, K]
+    read, stepped = step.begin(states, 100), step.begin(states, 100)
+    tokens = tokens_for(demo, 1, 100)[:, 0]  # [steps, K]
     step.read(tokens[:known].T, read, states)
     for each in tokens[:known]:
         step(each[None], [stepped])
@@ -147,12 +168,20 @@ def test_what_was_read_in_one_pass_lies_where_steps_put_it(demo: LoadedModel, kn
 def test_eight_bits_keep_what_matters() -> None:
     keys, values = torch.randn(2, 2, 3, 21, 64, generator=torch.Generator().manual_seed(0)).unbind()
     keys[0, 0, 5], values[:, :, 7, 3] = 0, 40.0  # nothing, and one number that stands out
-    cache = EightBitCache.empty(2, 3, 32, 64)
+    cache = EightBitCache.empty(2, 3, 128, 64)
     cache.keep(keys, values)
-    held = cache.keys.transpose(3, 4).reshape(2, 3, 32, 64)[:, :, :21] * cache.key_scales[:, :, :21, None]
-    torch.testing.assert_close(held, keys, rtol=0, atol=float(keys.abs().max()) / 254 + 1e-6)
-    held = cache.values.transpose(3, 4).reshape(2, 3, 32, 64)[:, :, :21] * cache.value_scales[:, :, :21, None]
-    assert float((held - values).abs()[:, :, :7].max()) <= float(values[:, :, :7].abs().max()) / 254 + 1e-6
+    whole_keys, whole_values, scales = torch.split(cache.records[0], [64 * 64, 64 * 64, 2 * 64 * 4], dim=-1)
+    key_scales, value_scales = scales.contiguous().view(torch.float32).view(2, 3, 2, 64).unbind(2)
+    held = (whole_keys.view(2, 3, 4, 16, 16, 4).transpose(3, 4).reshape(2, 3, 64, 64).float() - 128) * (
+        key_scales[..., None]
+    )
+    torch.testing.assert_close(held[:, :, :21], keys, rtol=0, atol=float(keys.abs().max()) / 254 + 1e-6)
+    held = (
+        whole_values.view(torch.int8).view(2, 3, 16, 64, 4).transpose(3, 4).reshape(2, 3, 64, 64)
+        * (value_scales[..., None])
+    )
+    difference = (held[:, :, :21] - values).abs()
+    assert float(difference[:, :, :7].max()) <= float(values[:, :, :7].abs().max()) / 254 + 1e-6
     assert torch.allclose(held[:, :, 7, 3], torch.tensor(40.0))
 
 
@@ -219,13 +248,13 @@ def test_one_that_answers_something_else_is_not_used(kept: Path) -> None:
 @torch.inference_mode()
 def test_what_would_leave_its_memory_is_refused(demo: LoadedModel) -> None:
     step = DecoderStep(demo)
-    memory = step.begin(encode_prompt(demo, "", 1.0).states_at(0), 16)
+    memory = step.begin(encode_prompt(demo, "", 1.0).states_at(0), 64)
     tokens = torch.zeros(1, demo.codebooks, dtype=torch.long)
     for wrong in (-1, demo.pad_token + 1):
         with pytest.raises(IndexError, match="no embedding"):
             step(tokens + wrong, [memory])
     assert memory.position == 0
-    for _ in range(16):
+    for _ in range(64):
         step(tokens, [memory])
     with pytest.raises(IndexError, match="memory is full"):
         step(tokens, [memory])

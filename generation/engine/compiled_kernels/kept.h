@@ -6,24 +6,30 @@
 
 #include "attention.h"
 
-/* Keys and values of one head in 8 bits, each step's times a scale of its own. Both lie in pairs for products of whole numbers:
-   keys [capacity / LANES, size / 2, LANES, 2], of two numbers each beside those of the LANES - 1 steps after it; values
-   [capacity / 2, size, 2], of two steps each. Scales can be read, and are numbers, to the end of a vector. */
-struct kept {
-    int8_t *keys, *values;
-    float *key_scales, *value_scales;
+/* Keys and values of one head in 8 bits, STEPS_TOGETHER of them in one record: keys [STEPS_TOGETHER / LANES, size / 4, LANES,
+   4], four numbers of each beside those of the LANES - 1 steps after it, and larger by ZERO so that none is negative; values
+   [STEPS_TOGETHER / 4, size, 4], those of four steps together; then what each step's key is times, in float, and what each
+   step's value is times. */
+
+#define STEPS_TOGETHER 64
+#define ZERO 128
+#define MOST_BYTE 127.0f
+#define MOST_ASKED 32639.0f  /* 127 * 256 + 127: two bytes with a sign each */
+#define MOST_WEIGHT 65535.0f /* two bytes without */
+#define LEAST_SCORE (-1e30f)
+
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
+
+/* What a query has found in the records it went through. */
+struct hearing {
+    int8_t upper[MOST_PARTS * LANES], lower[MOST_PARTS * LANES]; /* of the query's numbers */
+    float scale, top;                                            /* the highest score so far */
+    int32_t zero;                                                /* what ZERO adds to each score */
+    floats all, nothing, found[MOST_PARTS];                      /* `nothing` is 0, and NaN for what is no number */
 };
 
-#define MOST_SHORT 32767.0f
-#define MOST_BYTE 127.0f
-/* So much can weights in whole numbers be together: times the largest byte it fits into 32 bits. */
-#define MOST_TOGETHER 16.0e6f
-
-/* Whole numbers nearest to `numbers` times `factor`. */
-INLINE ints whole(floats numbers, float factor) {
-    numbers *= factor;
-    ints half = ((ints)numbers & INT32_MIN) | (ints)((floats){0} + 0.5f);
-    return __builtin_convertvector(numbers + (floats)half, ints);
+static int64_t record_bytes(int64_t size) {
+    return STEPS_TOGETHER * 2 * (size + (int64_t)sizeof(float));
 }
 
 INLINE floats larger(floats one, floats other) {
@@ -32,105 +38,183 @@ INLINE floats larger(floats one, floats other) {
 }
 
 INLINE float largest(floats numbers) {
+#ifdef __AVX512F__
+    return _mm512_reduce_max_ps((__m512)numbers);
+#else
     float found = numbers[0];
     for (int lane = 1; lane < LANES; lane++) found = numbers[lane] > found ? numbers[lane] : found;
     return found;
+#endif
 }
 
-/* `numbers` as whole ones of a size up to `most`. Answers their scale: NaN where one of them is none. */
-INLINE float in_whole_numbers(const void *numbers, int16_t *found, int64_t size, float most, enum format format) {
+/* Whole numbers nearest to `numbers` times `factor`. */
+INLINE ints whole(floats numbers, float factor) {
+    numbers *= factor;
+    ints half = ((ints)numbers & INT32_MIN) | (ints)((floats){0} + 0.5f);
+    return __builtin_convertvector(numbers + (floats)half, ints);
+}
+
+/* What makes `most` of the largest size there is. `scale` undoes it, and is NaN where one of the numbers is none. */
+INLINE float factor_to(float most, const void *numbers, int64_t size, enum format format, float *scale) {
     floats sizes = {0}, nothing = {0};
     for (int64_t index = 0; index < size; index += LANES) {
         floats part = read_numbers(numbers, index, format);
         sizes = larger((floats)((ints)part & INT32_MAX), sizes);
         nothing += part * 0.0f;
     }
-    const float size_of_all = largest(sizes), factor = size_of_all > 0.0f ? most / size_of_all : 0.0f;
-    for (int64_t index = 0; index < size; index += LANES) {
-        shorts part = __builtin_convertvector(whole(read_numbers(numbers, index, format), factor), shorts);
-        memcpy(found + index, &part, sizeof part);
-    }
-    return size_of_all / most + sum(nothing);
+    const float largest_size = largest(sizes);
+    *scale = largest_size / most + sum(nothing);
+    return largest_size > 0.0f ? most / largest_size : 0.0f;
 }
 
-static void keep(struct kept kept, const float *key, const float *value, int64_t step, int64_t size) {
-    int16_t found[MOST_PARTS * LANES];
-    kept.key_scales[step] = in_whole_numbers(key, found, size, MOST_BYTE, FLOAT32);
-    int8_t *keys = kept.keys + step / LANES * LANES * size + step % LANES * 2;
-    for (int64_t index = 0; index < size; index += 2, keys += 2 * LANES)
-        keys[0] = (int8_t)found[index], keys[1] = (int8_t)found[index + 1];
-    kept.value_scales[step] = in_whole_numbers(value, found, size, MOST_BYTE, FLOAT32);
-    int8_t *values = kept.values + step / 2 * 2 * size + step % 2;
-    for (int64_t index = 0; index < size; index++) values[2 * index] = (int8_t)found[index];
-}
-
-/* To each sum two bytes times a pair of shorts. */
-INLINE ints add_whole(ints sums, const int8_t *from, const int16_t *pair) {
-    int32_t both;
-    memcpy(&both, pair, sizeof both);
+/* To each sum four bytes times four others. */
+INLINE ints add_bytes(ints sums, words unsigned_bytes, words signed_bytes) {
 #ifdef __AVX512VNNI__
-    __m512i wide = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)from));
-    return (ints)_mm512_dpwssd_epi32((__m512i)sums, wide, _mm512_set1_epi32(both));
+    return (ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
 #else
-    shorts two;
-    memcpy(&two, from, sizeof two);
-    ints wide = __builtin_convertvector(two, ints);
-    return sums + (wide << 24 >> 24) * (both << 16 >> 16) + (wide >> 8) * (both >> 16);
+    for (int shift = 0; shift < 32; shift += 8)
+        sums += (ints)((unsigned_bytes >> shift) & 255) * ((ints)(signed_bytes << (24 - shift)) >> 24);
+    return sums;
 #endif
 }
 
-/* As `one_head`; from bytes, in sums of whole numbers. */
-INLINE void one_kept_head(const uint16_t *query, struct kept kept, uint16_t *result, int64_t steps, float scale, int parts) {
+INLINE words four_bytes(const void *from) {
+    uint32_t four;
+    memcpy(&four, from, sizeof four);
+    return (words){0} + four;
+}
+
+/* `ahead` bytes further on lies the same part of the record after this one. Asked for by then, it comes while this one is
+   worked on: processors look ahead by themselves, but not over the end of a page. */
+INLINE words read_bytes(const uint8_t *from, int64_t ahead) {
+    words read;
+    __builtin_prefetch(from + ahead, 0, 2);
+    memcpy(&read, from, sizeof read);
+    return read;
+}
+
+/* Puts a step's key and value into its record. */
+static void keep(uint8_t *record, const float *key, const float *value, int64_t step, int64_t size) {
+    uint8_t *keys = record + step / LANES * LANES * size + step % LANES * 4;
+    uint8_t *values = record + STEPS_TOGETHER * size + step / 4 * 4 * size + step % 4;
+    float *scales = (float *)(record + 2 * STEPS_TOGETHER * size);
+    const float of_key = factor_to(MOST_BYTE, key, size, FLOAT32, scales + step);
+    const float of_value = factor_to(MOST_BYTE, value, size, FLOAT32, scales + STEPS_TOGETHER + step);
+    for (int64_t index = 0; index < size; index += LANES) {
+        bytes part = __builtin_convertvector(whole(read_numbers(key, index, FLOAT32), of_key) + ZERO, bytes);
+        for (int lane = 0; lane < LANES; lane += 4) memcpy(keys + (index + lane) * LANES, (uint8_t *)&part + lane, 4);
+        part = __builtin_convertvector(whole(read_numbers(value, index, FLOAT32), of_value), bytes);
+        for (int lane = 0; lane < LANES; lane++) values[4 * (index + lane)] = part[lane];
+    }
+}
+
+INLINE void ask(struct hearing *hearing, const uint16_t *query, float scale, int parts) {
+    const float factor = factor_to(MOST_ASKED, query, parts * LANES, BFLOAT16, &hearing->scale);
+    ints all = {0};
+    for (int part = 0; part < parts; part++) {
+        ints numbers = whole(read_numbers(query, part * LANES, BFLOAT16), factor), upper = (numbers + 128) >> 8;
+        bytes byte = __builtin_convertvector(upper, bytes);
+        memcpy(hearing->upper + part * LANES, &byte, sizeof byte);
+        byte = __builtin_convertvector(numbers - (upper << 8), bytes);
+        memcpy(hearing->lower + part * LANES, &byte, sizeof byte);
+        all += numbers;
+        hearing->found[part] = (floats){0};
+    }
+    hearing->zero = 0;
+    for (int lane = 0; lane < LANES; lane++) hearing->zero += all[lane] * ZERO;
+    hearing->scale *= scale, hearing->top = LEAST_SCORE, hearing->all = hearing->nothing = (floats){0};
+}
+
+/* Goes through a record, of which the first `steps` count. */
+INLINE void hear_record(struct hearing *hearing, const uint8_t *record, int64_t steps, int64_t ahead, int parts) {
     const int64_t size = parts * LANES;
-    float scores[steps + LANES];
-    int16_t asked[MOST_PARTS * LANES], weights[steps + LANES];
-    scale *= in_whole_numbers(query, asked, size, MOST_SHORT, BFLOAT16);
+    const uint8_t *values = record + STEPS_TOGETHER * size;
+    const float *key_scales = (const float *)(values + STEPS_TOGETHER * size), *value_scales = key_scales + STEPS_TOGETHER;
+    float scores[STEPS_TOGETHER];
+    floats highest = (floats){0} + LEAST_SCORE;
+    for (int64_t scale = 0; scale < 2 * STEPS_TOGETHER; scale += LANES)
+        __builtin_prefetch((const char *)(key_scales + scale) + ahead, 0, 2);
     for (int64_t step = 0; step < steps; step += LANES) {
-        const int8_t *keys = kept.keys + step * size;
-        ints sums[4] = {0};
-        for (int64_t pair = 0; pair < size / 2; pair += 4)
-            for (int next = 0; next < 4; next++)
-                sums[next] = add_whole(sums[next], keys + (pair + next) * 2 * LANES, asked + (pair + next) * 2);
-        floats products = __builtin_convertvector((sums[0] + sums[1]) + (sums[2] + sums[3]), floats);
-        write_numbers(scores, step, products * (read_numbers(kept.key_scales, step, FLOAT32) * scale), FLOAT32);
+        ints upper[2] = {0}, lower[2] = {0};
+        for (int64_t index = 0; index < size; index += 8)
+            for (int next = 0; next < 2; next++) {
+                words keys = read_bytes(record + step * size + (index + 4 * next) * LANES, ahead);
+                upper[next] = add_bytes(upper[next], keys, four_bytes(hearing->upper + index + 4 * next));
+                lower[next] = add_bytes(lower[next], keys, four_bytes(hearing->lower + index + 4 * next));
+            }
+        ints sums = ((upper[0] + upper[1]) << 8) + (lower[0] + lower[1]) - hearing->zero;
+        floats products = __builtin_convertvector(sums, floats) * (read_numbers(key_scales, step, FLOAT32) * hearing->scale);
+        write_numbers(scores, step, products, FLOAT32);
+        for (int64_t after = steps; after < step + LANES; after++) scores[after] = LEAST_SCORE;
+        highest = larger(read_numbers(scores, step, FLOAT32), highest);
     }
 
-    for (int lane = 0; lane < LANES; lane++) scores[steps + lane] = -1e30f; /* the last vector's rest counts for nothing */
-    floats highest = read_numbers(scores, 0, FLOAT32);
-    for (int64_t step = LANES; step < steps; step += LANES) highest = larger(read_numbers(scores, step, FLOAT32), highest);
-    const float top = largest(highest);
-    floats all = {0}, together = {0}, heaviest = {0};
+    const float highest_here = largest(highest), before = hearing->top, top = highest_here > before ? highest_here : before;
+    floats all = {0}, heaviest = {0};
     for (int64_t step = 0; step < steps; step += LANES) {
         floats powers = power_of_e(read_numbers(scores, step, FLOAT32) - top);
         all += powers;
-        powers *= read_numbers(kept.value_scales, step, FLOAT32);
-        together += powers;
+        powers *= read_numbers(value_scales, step, FLOAT32);
+        hearing->nothing += powers * 0.0f;
         heaviest = larger(powers, heaviest);
         write_numbers(scores, step, powers, FLOAT32);
     }
-    const float most = largest(heaviest), factor = most > 0.0f ? fminf(MOST_SHORT / most, MOST_TOGETHER / sum(together)) : 0.0f;
+    const float most = largest(heaviest), factor = most > 0.0f ? MOST_WEIGHT / most : 0.0f;
+    uint8_t upper_weights[STEPS_TOGETHER], lower_weights[STEPS_TOGETHER];
     for (int64_t step = 0; step < steps; step += LANES) {
-        shorts part = __builtin_convertvector(whole(read_numbers(scores, step, FLOAT32), factor), shorts);
-        memcpy(weights + step, &part, sizeof part);
+        ints weights = whole(read_numbers(scores, step, FLOAT32), factor);
+        bytes byte = __builtin_convertvector(weights >> 8, bytes);
+        memcpy(upper_weights + step, &byte, sizeof byte);
+        byte = __builtin_convertvector(weights, bytes);
+        memcpy(lower_weights + step, &byte, sizeof byte);
     }
 
-    ints found[MOST_PARTS];
-    for (int part = 0; part < parts; part++) found[part] = (ints){0};
-    for (int64_t step = 0; step < steps; step += 2)
-        for (int part = 0; part < parts; part++)
-            found[part] = add_whole(found[part], kept.values + step * size + part * 2 * LANES, weights + step);
-    const float share = factor > 0.0f ? 1.0f / (factor * sum(all)) : 0.0f;
-    /* What is no number stays none: of values as of scores. */
-    const float nothing = (sum(all) + sum(together)) * 0.0f;
-    for (int part = 0; part < parts; part++)
-        write_numbers(result, part * LANES, __builtin_convertvector(found[part], floats) * share + nothing, BFLOAT16);
+    ints upper[MOST_PARTS], lower[MOST_PARTS];
+    for (int part = 0; part < parts; part++) upper[part] = lower[part] = (ints){0};
+    for (int64_t step = 0; step < steps; step += 4)
+        for (int part = 0; part < parts; part++) {
+            words four = read_bytes(values + step * size + part * 4 * LANES, ahead);
+            upper[part] = add_bytes(upper[part], four_bytes(upper_weights + step), four);
+            lower[part] = add_bytes(lower[part], four_bytes(lower_weights + step), four);
+        }
+    /* What was found before was weighed by the highest score of then. */
+    const floats less = power_of_e((floats){0} + (before - top));
+    for (int part = 0; part < parts; part++) {
+        floats found = __builtin_convertvector((upper[part] << 8) + lower[part], floats);
+        hearing->found[part] = hearing->found[part] * less + found * (most / MOST_WEIGHT);
+    }
+    hearing->all = hearing->all * less + all, hearing->top = top;
 }
 
-static void kept_head(const uint16_t *query, struct kept kept, uint16_t *result, int64_t steps, float scale, int64_t size) {
+INLINE void tell(const struct hearing *hearing, uint16_t *result, int parts) {
+    const float share = 1.0f / sum(hearing->all), nothing = sum(hearing->all) * 0.0f + sum(hearing->nothing);
+    for (int part = 0; part < parts; part++)
+        write_numbers(result, part * LANES, hearing->found[part] * share + nothing, BFLOAT16);
+}
+
+/* What the queries of `count` heads find in the first `steps` of their records, which lie one after another; those of the next
+   steps lie `between` bytes behind them. */
+INLINE void some_heads(const uint16_t *queries, const uint8_t *records, uint16_t *results, int64_t count, int64_t steps,
+                       int64_t between, float scale, int parts) {
+    const int64_t bytes = record_bytes(parts * LANES);
+    struct hearing hearing[count];
+    for (int64_t head = 0; head < count; head++) ask(hearing + head, queries + head * parts * LANES, scale, parts);
+    for (int64_t left = steps; left > 0; left -= STEPS_TOGETHER, records += between) {
+        const int64_t here = left < STEPS_TOGETHER ? left : STEPS_TOGETHER;
+        for (int64_t head = 0; head < count; head++) {
+            const int64_t ahead = head + 1 < count ? bytes : between - head * bytes;
+            hear_record(hearing + head, records + head * bytes, here, ahead, parts);
+        }
+    }
+    for (int64_t head = 0; head < count; head++) tell(hearing + head, results + head * parts * LANES, parts);
+}
+
+static void kept_heads(const uint16_t *queries, const uint8_t *records, uint16_t *results, int64_t count, int64_t steps,
+                       int64_t between, float scale, int64_t size) {
     switch (size / LANES) {
-        case 1: one_kept_head(query, kept, result, steps, scale, 1); break;
-        case 2: one_kept_head(query, kept, result, steps, scale, 2); break;
-        case 4: one_kept_head(query, kept, result, steps, scale, 4); break;
-        case 8: one_kept_head(query, kept, result, steps, scale, 8);
+        case 1: some_heads(queries, records, results, count, steps, between, scale, 1); break;
+        case 2: some_heads(queries, records, results, count, steps, between, scale, 2); break;
+        case 4: some_heads(queries, records, results, count, steps, between, scale, 4); break;
+        case 8: some_heads(queries, records, results, count, steps, between, scale, 8);
     }
 }

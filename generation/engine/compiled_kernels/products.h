@@ -7,9 +7,12 @@
 
 /* A block of weights [in / 2, LANES]: each word is a pair of numbers of one output, the former in its lower half. */
 
-#define ROWS_TOGETHER 8
-#define BLOCKS_TOGETHER 2
-#define AHEAD 2048 /* bytes to be asked of memory before they are needed */
+#define MOST_ROWS 8 /* at a time, and fewer by halves */
+/* Bytes to be asked of memory before they are needed: of few rows, which only wait for it, into the first cache; of more into
+   the second, since the first has few places for what is on its way, and those rows need it for themselves. */
+#define AHEAD_OF_FEW 4096
+#define AHEAD 8192
+#define FEW 2
 
 /* To each output's sum its pair of weights times the row's pair of numbers. */
 INLINE floats add_pairs(floats sums, words weights, uint32_t pair) {
@@ -22,9 +25,12 @@ INLINE floats add_pairs(floats sums, words weights, uint32_t pair) {
 #endif
 }
 
-INLINE words read_pairs(const uint32_t *from) {
+INLINE words read_pairs(const uint32_t *from, int count) {
     words pairs;
-    __builtin_prefetch((const char *)from + AHEAD);
+    if (count <= FEW)
+        __builtin_prefetch((const char *)from + AHEAD_OF_FEW);
+    else
+        __builtin_prefetch((const char *)from + AHEAD, 0, 2);
     memcpy(&pairs, from, sizeof pairs);
     return pairs;
 }
@@ -65,34 +71,16 @@ static void use_numbers(void *results, int64_t index, floats numbers, enum use u
     }
 }
 
-/* The outputs of one or two blocks, of `count` rows. A sum has one order, whatever is beside it. */
+/* A block's outputs of `count` rows. A sum has one order, whatever is beside it. */
 INLINE void some_rows(const uint32_t *weights, const uint32_t *rows, void *results, int64_t index, int64_t pairs,
-                      int64_t between, int count, int blocks, enum use use) {
-    floats sums[ROWS_TOGETHER][BLOCKS_TOGETHER];
-    for (int row = 0; row < count; row++)
-        for (int block = 0; block < blocks; block++) sums[row][block] = (floats){0};
+                      int64_t between, int count, enum use use) {
+    floats sums[MOST_ROWS];
+    for (int row = 0; row < count; row++) sums[row] = (floats){0};
     for (int64_t pair = 0; pair < pairs; pair++) {
-        words read[BLOCKS_TOGETHER];
-        for (int block = 0; block < blocks; block++) read[block] = read_pairs(weights + (block * pairs + pair) * LANES);
-        for (int row = 0; row < count; row++)
-            for (int block = 0; block < blocks; block++)
-                sums[row][block] = add_pairs(sums[row][block], read[block], rows[row * pairs + pair]);
+        words read = read_pairs(weights + pair * LANES, count);
+        for (int row = 0; row < count; row++) sums[row] = add_pairs(sums[row], read, rows[row * pairs + pair]);
     }
-    for (int row = 0; row < count; row++)
-        for (int block = 0; block < blocks; block++)
-            use_numbers(results, index + row * between + block * LANES, sums[row][block], use);
-}
-
-INLINE void some_blocks(const uint32_t *weights, const uint32_t *rows, void *results, int64_t index, int64_t pairs,
-                        int64_t between, int64_t count, int blocks, enum use use) {
-    for (; count >= 8; count -= 8, rows += 8 * pairs, index += 8 * between)
-        some_rows(weights, rows, results, index, pairs, between, 8, blocks, use);
-    for (; count >= 4; count -= 4, rows += 4 * pairs, index += 4 * between)
-        some_rows(weights, rows, results, index, pairs, between, 4, blocks, use);
-    for (; count >= 2; count -= 2, rows += 2 * pairs, index += 2 * between)
-        some_rows(weights, rows, results, index, pairs, between, 2, blocks, use);
-    for (; count >= 1; count -= 1, rows += pairs, index += between)
-        some_rows(weights, rows, results, index, pairs, between, 1, blocks, use);
+    for (int row = 0; row < count; row++) use_numbers(results, index + row * between, sums[row], use);
 }
 
 /* rows [count, in] in bfloat16 times weights, of which blocks of LANES outputs lie one after another: results [count, out],
@@ -100,16 +88,20 @@ INLINE void some_blocks(const uint32_t *weights, const uint32_t *rows, void *res
    any of them. A share for each thread of a team; the threads do not wait for each other. */
 static void multiply(const void *weights, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
                      int64_t between, enum use use) {
-    const int64_t pairs = in / 2, blocks = out / LANES;
-    /* Of many rows each number that is read serves two blocks; of few, memory is the bound, and one place at a time is best. */
-    const int64_t together = count >= ROWS_TOGETHER ? BLOCKS_TOGETHER : 1;
+    const int64_t pairs = in / 2;
 #pragma omp for schedule(static) nowait
-    for (int64_t block = 0; block < blocks; block += together) {
-        const uint32_t *own = (const uint32_t *)weights + block * pairs * LANES;
-        if (together > 1 && block + together <= blocks)
-            some_blocks(own, rows, results, block * LANES, pairs, between, count, BLOCKS_TOGETHER, use);
-        else
-            some_blocks(own, rows, results, block * LANES, pairs, between, count, 1, use);
+    for (int64_t index = 0; index < out; index += LANES) {
+        const uint32_t *own = (const uint32_t *)weights + index * pairs, *row = rows;
+        for (int64_t left = count, to = index; left > 0;) {
+            const int some = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+            switch (some) {
+                case 8: some_rows(own, row, results, to, pairs, between, 8, use); break;
+                case 4: some_rows(own, row, results, to, pairs, between, 4, use); break;
+                case 2: some_rows(own, row, results, to, pairs, between, 2, use); break;
+                case 1: some_rows(own, row, results, to, pairs, between, 1, use);
+            }
+            left -= some, row += some * pairs, to += some * between;
+        }
     }
 }
 

@@ -34,12 +34,12 @@ struct decoder {
 };
 
 struct memory {
-    struct kept own;                             /* [rows, heads] of them, one after another */
+    uint8_t *records;                            /* [capacity / STEPS_TOGETHER, rows, heads] of them */
     const uint16_t *prompt_keys, *prompt_values; /* [rows, heads, prompt, size] */
 };
 
 struct take {
-    int64_t rows, position, capacity, prompt; /* `capacity` is a multiple of LANES */
+    int64_t rows, position, prompt;
     const struct memory *memory; /* [layers] */
     const int64_t *tokens;       /* [codebooks] */
     const float *place;          /* the position's own numbers, [width] */
@@ -82,27 +82,34 @@ static void normalise(const struct decoder *decoder, const struct room *room, st
     }
 }
 
-/* A thread has heads of every row that lie one after another: takes are of different lengths. */
-static void hear(const struct decoder *decoder, const struct room *room, int64_t layer, int64_t rows, int is_prompt) {
-    const int64_t heads = decoder->heads, size = decoder->width / heads, threads = omp_get_num_threads();
-    const int64_t neighbours = heads < threads ? 1 : heads / threads;
-#pragma omp for schedule(static, neighbours)
+/* A thread has heads of every take that lie one after another: takes are of different lengths. */
+static void hear_own(const struct decoder *decoder, const struct room *room, int64_t layer, int64_t rows) {
+    const int64_t size = decoder->width / decoder->heads, bytes = record_bytes(size);
+    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    for (int64_t row = 0; row < rows; row += room->take[row]->rows) {
+        const struct take *take = room->take[row];
+        const int64_t heads = take->rows * decoder->heads, between = heads * bytes;
+        const int64_t first = heads * thread / threads, end = heads * (thread + 1) / threads;
+        const int64_t here = (row * decoder->heads + first) * size;
+        uint8_t *records = take->memory[layer].records + first * bytes;
+        uint8_t *newest = records + take->position / STEPS_TOGETHER * between;
+        for (int64_t head = first, index = here; head < end; head++, index += size, newest += bytes)
+            keep(newest, room->keys + index, room->values + index, take->position % STEPS_TOGETHER, size);
+        kept_heads(room->queries + here, records, room->heard + here, end - first, take->position + 1, between, decoder->scale,
+                   size);
+    }
+}
+
+static void hear_prompt(const struct decoder *decoder, const struct room *room, int64_t layer, int64_t rows) {
+    const int64_t heads = decoder->heads, size = decoder->width / heads;
+#pragma omp for schedule(static) nowait
     for (int64_t each = 0; each < rows * heads; each++) {
         const int64_t row = each / heads, here = each * size;
         const struct take *take = room->take[row];
         const struct memory *memory = take->memory + layer;
-        const int64_t head = room->row[row] * heads + each % heads;
-        if (is_prompt) {
-            const int64_t first = head * take->prompt * size;
-            head_in_bfloat16(room->queries + here, memory->prompt_keys + first, memory->prompt_values + first,
-                             room->heard + here, take->prompt, decoder->scale, size);
-            continue;
-        }
-        const int64_t first = head * take->capacity, scales = first + head * LANES;
-        struct kept kept = {memory->own.keys + first * size, memory->own.values + first * size,
-                            memory->own.key_scales + scales, memory->own.value_scales + scales};
-        keep(kept, room->keys + here, room->values + here, take->position, size);
-        kept_head(room->queries + here, kept, room->heard + here, take->position + 1, decoder->scale, size);
+        const int64_t first = (room->row[row] * heads + each % heads) * take->prompt * size;
+        head_in_bfloat16(room->queries + here, memory->prompt_keys + first, memory->prompt_values + first, room->heard + here,
+                         take->prompt, decoder->scale, size);
     }
 }
 
@@ -117,14 +124,16 @@ static void all_layers(const struct decoder *decoder, const struct room *room, i
             multiply(layer->own.key, room->normed, room->keys, rows, width, width, width, PUT);
             multiply(layer->own.value, room->normed, room->values, rows, width, width, width, PUT);
 #pragma omp barrier
-            hear(decoder, room, index, rows, 0);
+            hear_own(decoder, room, index, rows);
+#pragma omp barrier
             multiply(layer->own.out, room->heard, room->hidden, rows, width, width, width, ADD);
 #pragma omp barrier
             if (decoder->has_prompt) {
                 normalise(decoder, room, layer->prompt.norm, rows);
                 multiply(layer->prompt.query, room->normed, room->queries, rows, width, width, width, ROUND);
 #pragma omp barrier
-                hear(decoder, room, index, rows, 1);
+                hear_prompt(decoder, room, index, rows);
+#pragma omp barrier
                 multiply(layer->prompt.out, room->heard, room->hidden, rows, width, width, width, ADD);
 #pragma omp barrier
             }
