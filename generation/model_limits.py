@@ -26,7 +26,6 @@ def _capabilities(model: ModelConfig) -> dict[str, Any]:
     return {
         **model.as_dict(),
         "longest_seconds": whole_if_equal(model.longest_take_seconds),
-        "follows_melody": model.follows_melody,
         "windows_line": model.windows_line,
         "hint": model.hint,
         "warn_from_seconds": model.warn_from_seconds,

@@ -34,6 +34,7 @@ class ModelFacts(Schema):
     sample_rate: int
     channels: int
     codebooks: int
+    follows_melody: bool = Field(description="Whether a take can follow the melody of a clip: `melody_clip`.")
     licence: str = Field(description="Licence of the weights.")
     is_active: bool = Field(description="Whether new jobs use it by default.")
     is_playable: bool

@@ -7,10 +7,9 @@ the oracle in tests. Knows nothing of files, processes or the codec.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.delay import DelayPattern
 from generation.engine.errors import EngineError
+from generation.engine.kernels import can_choose
 from generation.engine.network import MOST_ROWS, DecoderStep
 from generation.engine.prompt import Conditioning
 from generation.engine.protocol import NON_FINITE
@@ -52,7 +52,7 @@ class TakeInHand:
     """One take while it is made, window by window. `error` is set when it cannot go on."""
 
     def __init__(
-        self, request: CodesRequest, pattern: DelayPattern, pad_token: int, step: DecoderStep
+        self, request: CodesRequest, pattern: DelayPattern, model: LoadedModel, step: DecoderStep
     ) -> None:
         self.request, self.pattern = request, pattern
         self.error: Exception | None = None
@@ -63,8 +63,8 @@ class TakeInHand:
             windows(request.frames, longest=request.window, stride=request.stride, begun=made.shape[1])
         )
         self.memory = step.begin(request.conditioning.states_at(0), pattern.steps_for(request.longest_window))
-        self._pad_token = pad_token
-        self.generator = torch.Generator().manual_seed(request.seed)
+        self._pad_token, self._kernels = model.pad_token, model.kernels
+        self._generator = torch.Generator().manual_seed(request.seed)
         self._enter(self._ahead.popleft(), made, step)
 
     def _enter(self, window: Window, made: Tensor, step: DecoderStep) -> None:
@@ -110,21 +110,29 @@ class TakeInHand:
         """The tokens [K] that the next step is fed."""
         return self._ids[:, self.steps_done]
 
-    def hear(self, tokens: Tensor) -> None:
-        """Take the next tokens [K]."""
+    def hear(self, logits: Tensor) -> None:
+        """Draw the next tokens from logits [R, K, V] (float32, CPU)."""
+        tokens = self._drawn(logits)
+        if tokens is None:
+            steps = self._window.first + self.steps_done
+            self.error = EngineError(
+                NON_FINITE,
+                f"The model's output stopped being a number after {steps} steps. Use float32 or bfloat16, "
+                "or a lower guidance scale; if it stays, the checkpoint is damaged.",
+                f"non-finite logits at step {steps} of {self.pattern.steps_for(self.request.frames)}",
+            )
+            return
         self.steps_done += 1
         here = self.steps_done
         self._ids[:, here] = torch.where(self._open[:, here], tokens, self._ids[:, here])
 
-    def end_for_want_of_numbers(self) -> None:
-        """End it: its logits were not finite."""
-        steps = self._window.first + self.steps_done
-        self.error = EngineError(
-            NON_FINITE,
-            f"The model's output stopped being a number after {steps} steps. Use float32 or bfloat16, "
-            "or a lower guidance scale; if it stays, the checkpoint is damaged.",
-            f"non-finite logits at step {steps} of {self.pattern.steps_for(self.request.frames)}",
-        )
+    def _drawn(self, logits: Tensor) -> Tensor | None:
+        """Tokens [K], or None where the logits are not numbers."""
+        scale, sampling = self.request.conditioning.guidance_scale, self.request.sampling
+        if self._kernels is not None and can_choose(sampling, logits.shape[-1]):
+            return self._kernels.choose(logits, scale, sampling, self._generator)
+        scores = guided(logits, scale)  # [K, V]
+        return choose(scores, sampling, self._generator) if scores.isfinite().all() else None
 
     def codes(self) -> Tensor:
         """Codes [K, T] on the CPU, of the frames that are complete."""
@@ -154,7 +162,7 @@ class Batch:
     @torch.inference_mode()
     def join(self, request: CodesRequest) -> TakeInHand:
         """Begin a take; its first step is the next one."""
-        take = TakeInHand(request, self._pattern, self.model.pad_token, self._step)
+        take = TakeInHand(request, self._pattern, self.model, self._step)
         self.takes.append(take)
         return take
 
@@ -175,24 +183,10 @@ class Batch:
     def _draw(self, takes: list[TakeInHand]) -> None:
         tokens = torch.stack([take.newest for take in takes])  # [N, K]
         logits = self._step(tokens, [take.memory for take in takes]).to("cpu", torch.float32)
-        own = torch.split(logits, [take.memory.rows for take in takes])
-        scores = torch.stack(
-            [
-                guided(rows, take.request.conditioning.guidance_scale)
-                for rows, take in zip(own, takes, strict=True)
-            ]
-        )  # [N, K, V]
-        lowest, highest = scores.flatten(1).aminmax(dim=1)
-        alike: dict[Sampling, list[int]] = defaultdict(list)
-        for number, ends in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True)):
-            if all(map(isfinite, ends)):
-                alike[takes[number].request.sampling].append(number)
-            else:
-                takes[number].end_for_want_of_numbers()
-        for sampling, numbers in alike.items():
-            drawn = choose(scores[numbers], sampling, [takes[number].generator for number in numbers])
-            for number, tokens in zip(numbers, drawn, strict=True):
-                takes[number].hear(tokens)
+        first = 0
+        for take in takes:
+            take.hear(logits[first : first + take.memory.rows])
+            first += take.memory.rows
 
 
 def generate_codes(

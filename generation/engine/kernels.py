@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from generation.engine.sampling import Sampling, choose, guided
 from registry.number_formats import this_machine
 
 _SOURCES: Final = Path(__file__).with_name("compiled_kernels")
@@ -49,6 +50,10 @@ class Kernels:
         self.decode = loaded.decode_bfloat16
         self.decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
         self.decode.restype = ctypes.c_int
+        self._choose = loaded.choose_tokens
+        pointer, whole, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+        self._choose.argtypes = [pointer, *[whole] * 3, number, number, whole, *[pointer] * 3]
+        self._choose.restype = ctypes.c_int
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, steps: int, heard: Tensor) -> bool:
         """Write into `heard` what `query` finds in the first `steps` of `keys` and `values`; False where it cannot.
@@ -69,6 +74,37 @@ class Kernels:
         results = rows.new_empty((count, out))
         self._multiply(weight.data_ptr(), rows.data_ptr(), results.data_ptr(), count, width, out)
         return results
+
+    def choose(
+        self, logits: Tensor, guidance_scale: float, sampling: Sampling, generator: torch.Generator
+    ) -> Tensor | None:
+        """Tokens [K] drawn as `sampling.choose` does from logits [R, K, V]; None where a logit is not a number.
+
+        The random numbers are those that `torch.multinomial` makes its own of, so that a seed means the same.
+        """
+        logits = logits.contiguous()
+        rows, books, vocabulary = logits.shape
+        random = torch.empty(books, vocabulary, dtype=torch.float64).uniform_(generator=generator)
+        room, tokens = torch.empty(vocabulary), torch.empty(books, dtype=torch.long)
+        is_finite = self._choose(
+            logits.data_ptr(),
+            rows,
+            books,
+            vocabulary,
+            guidance_scale,
+            sampling.temperature,
+            sampling.top_k,
+            random.data_ptr(),
+            room.data_ptr(),
+            tokens.data_ptr(),
+        )
+        return tokens if is_finite else None
+
+
+def can_choose(sampling: Sampling, vocabulary: int) -> bool:
+    """Whether `Kernels.choose` is made for that: not for top-p, which needs an order of all tokens."""
+    has_top_p = 0.0 < sampling.top_p < 1.0
+    return vocabulary % _LANES == 0 and not sampling.greedy and not has_top_p
 
 
 def can_be_in_blocks(weight: Tensor) -> bool:
@@ -96,12 +132,25 @@ def compiled_kernels(folder: Path) -> Kernels | None:
     name = sha256(b"\0".join([*texts, " ".join(_FLAGS).encode(), this_machine().encode()])).hexdigest()[:12]
     library = folder / f"kernels-{name}.so"
     try:
-        if not library.exists():
+        if not _is_whole(library):
             _compile(library)
         kernels = Kernels(library, name)
     except (OSError, AttributeError, subprocess.SubprocessError):
         return None
-    return kernels if _attends_as_torch(kernels) and _multiplies_as_torch(kernels) else None
+    trials = (_attends_as_torch, _multiplies_as_torch, _chooses_as_torch)
+    return kernels if all(trial(kernels) for trial in trials) else None
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether it is there as it was compiled. One cut off by a full disk would end the process that opens it."""
+    try:
+        return _digest(library) == library.with_suffix(".sha256").read_text("ascii")
+    except (OSError, UnicodeError):
+        return False
+
+
+def _digest(library: Path) -> str:
+    return sha256(library.read_bytes()).hexdigest()
 
 
 def _compile(library: Path) -> None:
@@ -119,7 +168,9 @@ def _compile(library: Path) -> None:
             timeout=_COMPILE_SECONDS,
             check=True,
         )
+        digest = _digest(partial)
         partial.replace(library)
+        library.with_suffix(".sha256").write_text(digest, "ascii")
     finally:
         partial.unlink(missing_ok=True)
 
@@ -145,6 +196,15 @@ def _multiplies_as_torch(kernels: Kernels) -> bool:
     rows, weight = (torch.randn(count, 64, generator=generator).bfloat16() / 8 for count in (15, 48))
     result = kernels.multiply(rows, in_blocks(weight))
     return _is_near(result, linear(rows.float(), weight.float()), torch.bfloat16)
+
+
+@torch.inference_mode()
+def _chooses_as_torch(kernels: Kernels) -> bool:
+    logits = 3 * torch.randn(2, 64, 256, generator=torch.Generator().manual_seed(0))
+    sampling = Sampling(top_k=100)
+    wanted, found = (torch.Generator().manual_seed(1) for _ in range(2))
+    tokens = kernels.choose(logits, 1.5, sampling, found)
+    return tokens is not None and torch.equal(tokens, choose(guided(logits, 1.5), sampling, wanted))
 
 
 def _is_near(result: Tensor, wanted: Tensor, dtype: torch.dtype) -> bool:

@@ -1,12 +1,11 @@
 """Chooses the next token of each codebook: temperature, then top-k, then top-p, as transformers does.
 
 Works on the CPU in float32 whatever device the model is on, so that a seed does not depend on the device's
-random numbers. Randomness comes in as generators and from nowhere else.
+random numbers. Randomness comes in as a generator and from nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,17 +52,13 @@ def warped(logits: Tensor, sampling: Sampling) -> Tensor:
     return logits
 
 
-def choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
-    """Next tokens [N, K] of each codebook from logits [N, K, V] (float32, CPU), each take by its own generator.
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """Next token [K] of each codebook from logits [K, V] (float32, CPU).
 
     Every codebook draws at every step, also where the delay pattern will not use it: that keeps the sequence
-    of random numbers the same as in transformers, and the same whatever the length of the take. The draw is that of
-    `torch.multinomial`, which has one generator for all its rows.
+    of random numbers the same as in transformers, and the same whatever the length of the take.
     """
     if sampling.greedy:
         return logits.argmax(dim=-1)
-    probabilities = warped(logits.flatten(0, 1), sampling).softmax(dim=-1).view_as(logits)
-    noise = torch.empty_like(probabilities)
-    for own, generator in zip(noise, generators, strict=True):
-        own.exponential_(generator=generator)
-    return (probabilities / noise).argmax(dim=-1)
+    probabilities = warped(logits, sampling).softmax(dim=-1)
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)

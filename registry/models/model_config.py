@@ -246,6 +246,7 @@ class ModelConfig(models.Model):
             "sample_rate": self.sample_rate,
             "channels": self.channels,
             "codebooks": self.codebooks,
+            "follows_melody": self.follows_melody,
             "parameters": self.parameters,
             "description": self.description,
             "licence": self.licence,

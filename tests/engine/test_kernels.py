@@ -12,11 +12,18 @@ from generation.engine import kernels
 from generation.engine import network as network_module
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.decode import Batch, CodesRequest, generate_codes
-from generation.engine.kernels import Kernels, can_be_in_blocks, compiled_kernels, in_blocks, out_of_blocks
+from generation.engine.kernels import (
+    Kernels,
+    can_be_in_blocks,
+    can_choose,
+    compiled_kernels,
+    in_blocks,
+    out_of_blocks,
+)
 from generation.engine.network import DecoderStep, _heard
 from generation.engine.packed import CompiledLinear, pack_decoder
 from generation.engine.prompt import encode_prompt
-from generation.engine.sampling import Sampling
+from generation.engine.sampling import Sampling, choose, guided
 from tests.conftest import ROOT
 
 DEMO = ROOT / "registry/checkpoints/musicgen-demo"
@@ -97,9 +104,27 @@ def test_it_declines_what_it_is_not_made_for(compiled: Kernels) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_one_that_was_spoilt_is_compiled_anew(
+    folder: Path, tmp_path: Path, compiled: Kernels, share: float
+) -> None:
+    for file in folder.glob(f"kernels-{compiled.name}.*"):
+        whole = file.read_bytes()
+        (tmp_path / file.name).write_bytes(
+            whole[: int(len(whole) * share)] if file.suffix == ".so" else whole
+        )
+    spoilt = tmp_path / f"kernels-{compiled.name}.so"
+    before = spoilt.stat().st_size
+    again = compiled_kernels(tmp_path)
+    assert again is not None
+    assert again.name == compiled.name
+    assert spoilt.stat().st_size > before
+
+
+@needs_compiler
 def test_it_is_compiled_once_for_a_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = compiled_kernels(folder)
-    (library,) = folder.glob("*")
+    (library,) = folder.glob("*.so")
     before = library.stat()
     again = compiled_kernels(folder)
     assert first is not None
@@ -190,6 +215,62 @@ def test_which_weights_it_multiplies() -> None:
         ((32, 6), torch.bfloat16, False),
     ):
         assert can_be_in_blocks(torch.zeros(shape, dtype=dtype)) is can
+
+
+def drawn_by(
+    compiled: Kernels, logits: Tensor, scale: float, sampling: Sampling, generator: torch.Generator
+) -> Tensor:
+    tokens = compiled.choose(logits, scale, sampling, generator)
+    assert tokens is not None
+    return tokens
+
+
+@needs_compiler
+@pytest.mark.parametrize("top_k", [0, 1, 2, 250, 2047, 2048, 5000])
+@pytest.mark.parametrize(("rows", "scale"), [(1, 3.0), (2, 3.0), (2, 1.0)])
+def test_tokens_are_those_of_torch(compiled: Kernels, top_k: int, rows: int, scale: float) -> None:
+    shared = torch.Generator().manual_seed(top_k)
+    mine, theirs = (torch.Generator().manual_seed(7) for _ in range(2))
+    for temperature in (1.0, 0.7, 3.0):
+        sampling = Sampling(temperature=temperature, top_k=top_k)
+        for _ in range(8):
+            logits = 4 * torch.randn(rows, 4, 2048, generator=shared)
+            wanted = choose(guided(logits, scale), sampling, theirs)
+            assert torch.equal(drawn_by(compiled, logits, scale, sampling, mine), wanted)
+    assert torch.equal(mine.get_state(), theirs.get_state())
+
+
+@needs_compiler
+def test_of_equal_logits_top_k_keeps_all_as_torch_does(compiled: Kernels) -> None:
+    logits = torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(0)).mul(2).round()
+    sampling, mine, theirs = Sampling(top_k=5), *(torch.Generator().manual_seed(7) for _ in range(2))
+    drawn = torch.stack([drawn_by(compiled, logits, 1.0, sampling, mine) for _ in range(300)])
+    assert torch.equal(drawn, torch.stack([choose(logits[0], sampling, theirs) for _ in range(300)]))
+    reached = logits[0] >= logits[0].topk(5).values[:, -1:]
+    assert [len(set(book.tolist())) for book in drawn.T] == reached.sum(1).tolist(), (
+        "and all are drawn at last"
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("row", [0, 1])
+def test_no_token_is_drawn_from_what_is_no_number(compiled: Kernels, wrong: float, row: int) -> None:
+    logits = torch.zeros(2, 4, 32)
+    assert compiled.choose(logits, 3.0, Sampling(), torch.Generator()) is not None
+    logits[row, 3, 31] = wrong
+    assert compiled.choose(logits, 3.0, Sampling(), torch.Generator()) is None
+
+
+def test_what_it_draws() -> None:
+    assert can_choose(Sampling(), 2048)
+    assert can_choose(Sampling(top_p=1.0), 2048)
+    for sampling, vocabulary in (
+        (Sampling(greedy=True), 2048),
+        (Sampling(top_p=0.5), 2048),
+        (Sampling(), 40),
+    ):
+        assert not can_choose(sampling, vocabulary)
 
 
 @needs_compiler

@@ -56,6 +56,7 @@ def test_models_are_listed_with_the_active_one(client: Client) -> None:
         "sample_rate": 32000,
         "channels": 1,
         "codebooks": 4,
+        "follows_melody": False,
         "parameters": 586_884_674,
         "description": "Fast generation, good for prototyping",
         "licence": "CC-BY-NC 4.0",
@@ -66,6 +67,9 @@ def test_models_are_listed_with_the_active_one(client: Client) -> None:
         "is_installed": False,
         "is_loaded": False,
     }
+    melodic = {model["id"] for model in answer["models"] if model["follows_melody"]}
+    assert melodic == {name for name in (model["id"] for model in answer["models"]) if "melody" in name}
+    assert len(melodic) == 4
 
 
 @pytest.mark.parametrize("name", ["musicgen-stereo-large", "facebook/musicgen-stereo-large"])

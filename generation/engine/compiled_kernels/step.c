@@ -6,6 +6,7 @@
 #include <omp.h>
 #include <stdlib.h>
 
+#include "draw.h"
 #include "kept.h"
 #include "products.h"
 
