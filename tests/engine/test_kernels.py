@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from generation.engine import decode as decode_module
 from generation.engine import kernels
 from generation.engine import network as network_module
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
@@ -250,6 +251,29 @@ def test_of_equal_logits_top_k_keeps_all_as_torch_does(compiled: Kernels) -> Non
     assert [len(set(book.tolist())) for book in drawn.T] == reached.sum(1).tolist(), (
         "and all are drawn at last"
     )
+
+
+@needs_compiler
+def test_a_take_draws_by_it_what_torch_would(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_checkpoint(str(DEMO), device="cpu", dtype="float32", kept=folder)
+    assert model.kernels is not None
+    asked: list[Sampling] = []
+    choose_by_it = model.kernels.choose
+
+    def counted(
+        logits: Tensor, scale: float, sampling: Sampling, generator: torch.Generator
+    ) -> Tensor | None:
+        asked.append(sampling)
+        return choose_by_it(logits, scale, sampling, generator)
+
+    monkeypatch.setattr(model.kernels, "choose", counted)
+    mine = codes_of(model, frames=30)
+    assert asked == [Sampling()] * (30 + model.codebooks - 1)
+    codes_of(model, frames=2, top_p=0.5)
+    codes_of(model, frames=2, greedy=True)
+    assert set(asked) == {Sampling()}
+    monkeypatch.setattr(decode_module, "can_choose", lambda sampling, vocabulary: False)
+    assert torch.equal(codes_of(model, frames=30), mine)
 
 
 @needs_compiler

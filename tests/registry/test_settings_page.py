@@ -38,6 +38,11 @@ def test_it_shows_every_model_with_what_it_can_do(client: Client) -> None:
         "CC-BY-NC 4.0",
     ):
         assert words in rows["MusicGen Small"]
+    assert {
+        name
+        for name, row in rows.items()
+        if "mono follows a melody" in row or "stereo follows a melody" in row
+    } == {name for name in rows if "Melody" in name}
 
 
 def test_it_marks_the_active_one_and_says_why_others_cannot_be_played(client: Client, locked: str) -> None:

@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <math.h>
-
 #include "attention.h"
 
 /* Keys and values of one head in 8 bits, STEPS_TOGETHER of them in one record: keys [STEPS_TOGETHER / LANES, size / 4, LANES,

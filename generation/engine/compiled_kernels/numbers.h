@@ -18,7 +18,6 @@ typedef float quarter_floats __attribute__((vector_size(LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t short_words __attribute__((vector_size(2 * LANES)));
-typedef int16_t shorts __attribute__((vector_size(2 * LANES)));
 
 enum format { FLOAT32, BFLOAT16 };
 

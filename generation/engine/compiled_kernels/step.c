@@ -91,6 +91,7 @@ static void hear_own(const struct decoder *decoder, const struct room *room, int
         const struct take *take = room->take[row];
         const int64_t heads = take->rows * decoder->heads, between = heads * bytes;
         const int64_t first = heads * thread / threads, end = heads * (thread + 1) / threads;
+        if (first == end) continue; /* more threads than heads */
         const int64_t here = (row * decoder->heads + first) * size;
         uint8_t *records = take->memory[layer].records + first * bytes;
         uint8_t *newest = records + take->position / STEPS_TOGETHER * between;
