@@ -15,6 +15,7 @@ from django.urls import reverse
 from gated_configs.wording import THIN_SPACE, ordinal, plain_number, rough_seconds, spoken_seconds
 from generation.engine.frames import frames_for
 from generation.models import Job, JobStatus, Take
+from generation.partials import reading
 from generation.services import live
 from generation.services.speed import seconds_per_audio_second
 
@@ -139,10 +140,7 @@ class Queue:
 
 
 def board(user: Any, queue: Queue | None = None) -> list[JobCard]:
-    """Every card of this person: what runs and waits first, then what ended badly, newest first.
-
-    `queue` is one that was read for several people.
-    """
+    """Every card of this person: what runs and waits first, then what ended badly, newest first."""
     jobs = Job.objects.for_user(user).on_the_board().complete()
     queue = queue or Queue()
     unfinished = [job for job in jobs if job.is_unfinished]
@@ -150,6 +148,11 @@ def board(user: Any, queue: Queue | None = None) -> list[JobCard]:
     shown = [*unfinished, *ended][:MAX_CARDS]
     kept = _kept_seconds(ended)
     return [make_card(job, queue, kept_seconds=kept.get(job.pk)) for job in shown]
+
+
+def queue_context(user: Any, queue: Queue | None = None) -> dict[str, Any]:
+    """For the template `generation/_queue.html`. `queue` is one that was read for several people."""
+    return {"read_at": reading(), "cards": board(user, queue)}
 
 
 def card_of(job: Job) -> JobCard:

@@ -19,7 +19,7 @@ from generation.engine_state import engine_state
 from generation.events import BoardChanged, JobProgressed, TakesChanged
 from generation.model_limits import limits_context
 from generation.models import Job
-from generation.partials import announcement, out_of_band
+from generation.partials import announcement, out_of_band, reading
 from generation.settings_page import settings_context
 from generation.switch_card import SwitchCard, switch_card
 from registry.events import EngineChanged, SwitchChanged
@@ -117,7 +117,8 @@ def render(changes: Changes, view: str, user: Any, shared: Shared) -> str:
 def _switch(view: str, user: Any, *, active_model: bool) -> str:
     if view not in ("settings", "studio") and not view.startswith("adapter-"):
         return ""
-    html = out_of_band("registry/_switch_status.html", {"switch_card": _switch_card()})
+    context = {"read_at": reading(), "switch_card": _switch_card()}
+    html = out_of_band("registry/_switch_status.html", context)
     if active_model and view == "settings":
         html += out_of_band("registry/_models.html", settings_context(user))
     elif active_model and view == "studio":
@@ -140,7 +141,7 @@ def _adapters(view: str, user: Any) -> str:
 def _studio(changes: Changes, user: Any, shared: Shared) -> str:
     html = ""
     if changes.board:
-        html += out_of_band("generation/_queue.html", {"cards": cards.board(user, shared.queue)})
+        html += out_of_band("generation/_queue.html", cards.queue_context(user, shared.queue))
     elif changes.jobs:
         jobs = Job.objects.for_user(user).on_the_board().select_related("model").filter(pk__in=changes.jobs)
         html += "".join(

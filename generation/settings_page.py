@@ -12,6 +12,7 @@ from django.conf import settings
 from gated_configs.wording import rough_seconds
 from generation.installation import installed_folder
 from generation.models import Job, JobStatus
+from generation.partials import reading
 from generation.services.hosts import running_host
 from generation.switch_card import SwitchCard, switch_card
 from registry import downloads
@@ -59,11 +60,13 @@ def may_switch(user: Any) -> bool:
 
 def settings_context(user: Any) -> dict[str, Any]:
     """Everything the page shows."""
+    read_at = reading()
     host = running_host()
     runners = host.runners if host is not None else []
     held = sum(runner["memory_bytes"] for runner in runners)
     hardware = read_hardware(held_bytes=held)
     return {
+        "read_at": read_at,
         "rows": model_rows(user, runners=runners, hardware=hardware),
         "hardware": hardware,
         "can_switch": may_switch(user),

@@ -18,7 +18,7 @@ from gated_configs.wording import gigabytes
 from generation import partials, settings_page
 from generation.services import hosts, models
 from generation.switch_card import switch_card
-from registry.models import ModelConfig
+from registry.models import ModelConfig, ModelSwitch
 from registry.services import (
     ModelNotFound,
     ModelNotPlayable,
@@ -84,6 +84,7 @@ def _adapter_to_use(text: str) -> Adapter | None:
 @_switchers_only
 def switch_start(request: HttpRequest) -> HttpResponse:
     """Ask for a switch; a second request for the same model joins it."""
+    read_at = partials.reading()
     try:
         answer = request_switch(
             request.POST.get("model_id", "")[:300], request.user, reload=request.POST.get("reload") == "1"
@@ -99,7 +100,7 @@ def switch_start(request: HttpRequest) -> HttpResponse:
         if use is not None:
             return redirect(f"{reverse('generation:studio')}?draft&adapter={use.pk}")
         return redirect("generation:settings")
-    return render(request, "registry/_switch_status.html", {"switch_card": switch_card(answer.switch)})
+    return _status_answer(request, read_at, answer.switch)
 
 
 @require_POST
@@ -111,12 +112,13 @@ def switch_cancel(request: HttpRequest) -> HttpResponse:
         cancel_switch(switch)
     if not _is_htmx(request):
         return redirect("generation:settings")
-    shown = last_switch()
-    return render(
-        request,
-        "registry/_switch_status.html",
-        {"switch_card": switch_card(shown) if shown is not None else None},
-    )
+    return _status_answer(request, partials.reading(), last_switch())
+
+
+def _status_answer(request: HttpRequest, read_at: int, switch: ModelSwitch | None) -> HttpResponse:
+    """The switch as it was read at that moment."""
+    context = {"read_at": read_at, "switch_card": switch_card(switch) if switch is not None else None}
+    return HttpResponse(partials.out_of_band("registry/_switch_status.html", context, request))
 
 
 @require_POST

@@ -95,9 +95,9 @@ def _submit(request: HttpRequest) -> HttpResponse:
 
 def _studio_context(request: HttpRequest, form: GenerationForm) -> dict[str, Any]:
     return {
+        **cards.queue_context(request.user),
         **_form_context(request, form),
         "switch_card": settings_page.shown_switch(),
-        "cards": cards.board(request.user),
         "takes": cards.recent_takes(request.user),
     }
 
@@ -210,7 +210,7 @@ def _as_id(text: str) -> int | None:
 
 
 def _queue_out_of_band(request: HttpRequest) -> str:
-    return partials.out_of_band("generation/_queue.html", {"cards": cards.board(request.user)}, request)
+    return partials.out_of_band("generation/_queue.html", cards.queue_context(request.user), request)
 
 
 @require_POST
@@ -241,7 +241,7 @@ def job_dismiss(request: HttpRequest, pk: int) -> HttpResponse:
 def _board_answer(request: HttpRequest) -> HttpResponse:
     if not _is_htmx(request):
         return redirect("generation:studio")
-    return render(request, "generation/_queue.html", {"cards": cards.board(request.user)})
+    return HttpResponse(_queue_out_of_band(request))
 
 
 def _refused_answer(request: HttpRequest, sentence: str) -> HttpResponse:

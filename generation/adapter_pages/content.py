@@ -20,6 +20,7 @@ from generation.adapter_pages.access import may_change
 from generation.adapter_pages.trial_card import trial_card
 from generation.installation import installed_folder
 from generation.models import AdapterTrial, JobAdapter, Take
+from generation.partials import reading
 from generation.services.adapters import dependents_of
 from registry.models import ModelConfig
 from registry.services import list_models
@@ -317,10 +318,12 @@ def _made_for(adapter: Adapter) -> str:
 
 def trial_context(user: Any, adapter: Adapter, trial: AdapterTrial | None) -> dict[str, Any]:
     """What the comparison's part of the page needs; `trial` is the one that is shown."""
+    read_at = reading()
     earlier = AdapterTrial.objects.for_user(user).filter(adapter=adapter)
     if trial is not None:
         earlier = earlier.exclude(pk=trial.pk)
     return {
+        "read_at": read_at,
         "adapter": adapter,
         "trial": trial_card(trial) if trial is not None else None,
         "earlier_trials": list(earlier[:EARLIER_TRIALS]),

@@ -36,6 +36,7 @@ from generation.adapter_pages.content import (
 from generation.adapter_pages.details import DETAILS, sent_values, values_of, wording_of
 from generation.forms import GenerationForm
 from generation.models import AdapterTrial
+from generation.partials import out_of_band
 from generation.services import trials
 from generation.services.adapters import delete_adapter
 from generation.services.refusals import GenerationRefused
@@ -154,7 +155,8 @@ def trial_cancel(request: HttpRequest, pk: int) -> HttpResponse:
     trials.cancel_trial(trial)
     if not is_htmx(request):
         return redirect("generation:adapter-trial", pk=trial.adapter_id, trial_pk=trial.pk)
-    return render(request, "adapters/_trial.html", trial_context(request.user, trial.adapter, trial))
+    context = trial_context(request.user, trial.adapter, trial)
+    return HttpResponse(out_of_band("adapters/_trial.html", context, request))
 
 
 def _page(

@@ -18,8 +18,14 @@ function keepAttribute(name, node) {
 }
 
 function keepNode(oldNode, newNode) {
-  const key = oldNode instanceof Element ? oldNode.getAttribute("data-keep") : null;
-  return !(key && newNode instanceof Element && newNode.getAttribute("data-keep") === key);
+  if (!(oldNode instanceof Element && newNode instanceof Element)) return true;
+  const key = oldNode.getAttribute("data-keep");
+  return !(key && newNode.getAttribute("data-keep") === key) && !isOlder(newNode, oldNode);
+}
+
+// An answer that the socket has overtaken would put back what was so before, and nothing would come to correct it.
+function isOlder(node, other) {
+  return Number(node.getAttribute("data-read-at")) < Number(other.getAttribute("data-read-at"));
 }
 
 if (window.Idiomorph) {

@@ -1,6 +1,7 @@
 """Open pages for tests of what is pushed to them: a socket each, and the HTML that it was sent."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -41,11 +42,12 @@ class Page:
         self.received.append(html)
         return html
 
-    async def until(self, words: str, within: float = 120) -> str:
+    async def until(self, words: str | re.Pattern[str], within: float = 120) -> str:
         """Read on until a push holds these words."""
+        pattern = re.compile(re.escape(words)) if isinstance(words, str) else words
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
-        while words not in (html := await self.next(max(0.1, deadline - loop.time()))):
+        while not pattern.search(html := await self.next(max(0.1, deadline - loop.time()))):
             pass
         return html
 

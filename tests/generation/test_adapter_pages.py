@@ -27,6 +27,7 @@ from registry.models import ModelConfig
 from registry.services import activate_model
 from tests.adapters.zips import WEIGHTS, adapter_files, zipped
 from tests.generation.adapting import bring_in_zip
+from tests.generation.answers import assert_says_when_it_was_read
 from tests.generation.music import HOST, recipe_for, save
 from tests.generation.open_pages import Page, rows
 from tests.media_files import weights_file
@@ -557,6 +558,7 @@ def test_a_comparison_is_stopped_by_its_owner_alone(
     client.force_login(alice)
     answer = client.post(f"/trials/{trial.pk}/cancel/", headers=HTMX)
     assert 'data-state="cancelled"' in text_of(answer)
+    assert_says_when_it_was_read(answer)
     assert {job.status for job in Job.objects.all()} == {JobStatus.CANCELLED}
     assert client.get(f"/trials/{trial.pk}/cancel/").status_code == 405
 

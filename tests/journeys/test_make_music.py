@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import soundfile
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from generation.audio_files import read_recipe
 from tests.conftest import RunningStudio
@@ -29,6 +29,7 @@ from tests.journeys.conftest import (
     wait_for_take,
     watch,
 )
+from tests.slow_model import standing_still
 
 
 def test_first_take_is_made_and_plays(open_page: Page) -> None:
@@ -194,6 +195,36 @@ def test_a_reload_in_the_middle_shows_true_progress_at_once(open_page: Page) -> 
     running.get_by_role("button", name="Cancel").click()
     expect(running).to_contain_text("kept", timeout=30_000)
     running.get_by_role("button", name="Remove from the queue").click()
+
+
+def test_an_answer_that_the_socket_has_overtaken_puts_nothing_back(
+    open_page: Page, music_studio: RunningStudio
+) -> None:
+    page = open_page
+    ask(page, "overtaken by the socket", seconds=20)
+    running = card(page, "overtaken by the socket")
+    expect(running).to_contain_text(re.compile(r"[1-9]\d*\.\d of 20"), timeout=PATIENCE_MS)
+
+    held: list[Route] = []
+    page.route("**/jobs/*/cancel/", lambda route: held.append(route), times=1)
+    with page.expect_request("**/jobs/*/cancel/"):
+        running.get_by_role("button", name="Cancel").click()
+    page.wait_for_timeout(200)
+    with standing_still(runner_of(music_studio)):
+        answer = held[0].fetch()
+    assert "Cancelling" in answer.text()
+    expect(running).to_contain_text("Cancelled", timeout=30_000)
+
+    # Its form is gone by now, and with it whatever depends on where the form stands.
+    page.evaluate(
+        "() => document.addEventListener('htmx:beforeSwap', () => { window.isAnswered = true }, {once: true})"
+    )
+    held[0].fulfill(response=answer)
+    page.wait_for_function("window.isAnswered")
+    expect(running).to_contain_text("Cancelled")
+    running.get_by_role("button", name="Remove from the queue").click()
+    expect(running).to_have_count(0)
+    assert complaints(page) == []
 
 
 def test_two_windows_show_the_same(open_page: Page, browser: Browser, music_studio: RunningStudio) -> None:

@@ -18,6 +18,7 @@ from generation.models import EngineHost
 from registry import downloads
 from registry.models import ModelSwitch, SwitchStage
 from registry.services import activate_model, cancel_switch, get_model_config, request_switch, switches
+from tests.generation.answers import assert_says_when_it_was_read
 from tests.generation.music import make_job, make_running_job
 from tests.hub import FakeHub
 from tests.switching.models import dwarf
@@ -133,6 +134,7 @@ def test_a_switch_starts_and_is_shown(client: Client) -> None:
     answer = client.post("/settings/switch/", {"model_id": SMALL}, **HTMX)
     assert answer.status_code == 200
     assert "Switching to MusicGen Small" in words(answer)
+    assert_says_when_it_was_read(answer)
     switch = ModelSwitch.objects.get()
     assert client.post("/settings/switch/", {"model_id": SMALL}, **HTMX).status_code == 200
     refused = client.post("/settings/switch/", {"model_id": "musicgen-medium"}, **HTMX)
@@ -142,6 +144,7 @@ def test_a_switch_starts_and_is_shown(client: Client) -> None:
     answer = client.post("/settings/switch/cancel/", **HTMX)
     assert ModelSwitch.objects.get().stage == "cancelled"
     assert 'data-state="cancelled"' in answer.content.decode()
+    assert_says_when_it_was_read(answer)
 
 
 @pytest.mark.parametrize("model_id", ["", "no-such", "musicgen-stereo-large", "x" * 5000])
