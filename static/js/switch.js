@@ -125,8 +125,22 @@ document.addEventListener(
 );
 
 /** The button that opened the dialog may be gone: the table is where it was. */
-function focusTable() {
-  if (isNowhere(document.activeElement)) (document.getElementById("models-title") ?? document.getElementById("adapters-label"))?.focus();
+function focusTable(options) {
+  if (isNowhere(document.activeElement)) (document.getElementById("models-title") ?? document.getElementById("adapters-label"))?.focus(options);
+}
+
+// What has the focus in the table: of a model that becomes active the button goes away, whoever switched to it, and that
+// may be told only after the dialog has given the focus back.
+let focusedInTable = null;
+
+document.addEventListener("focusin", ({ target }) => {
+  focusedInTable = target.closest("#models") ? target : null;
+});
+
+function keepFocus() {
+  if (!focusedInTable || focusedInTable.isConnected) return;
+  focusedInTable = null;
+  focusTable({ preventScroll: true });
 }
 
 let engineWas = null;
@@ -144,3 +158,4 @@ function refreshModels() {
 onContent(refresh);
 onContent(focusBox);
 onContent(refreshModels);
+onContent(keepFocus);

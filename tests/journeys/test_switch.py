@@ -204,6 +204,17 @@ def test_a_switch_shows_its_plan_then_goes_live_to_ready(settings_page: Page) ->
     assert complaints(page) == []
 
 
+def test_the_focus_stays_in_the_table_when_its_button_goes_away(
+    settings_page: Page, studio: RunningStudio
+) -> None:
+    page = settings_page
+    row(page, "local").get_by_role("link", name="Switch to Local", exact=True).focus()
+    switch_to(studio, "local")
+    expect(row(page, "local")).to_contain_text("active")
+    wait_for(page, "document.activeElement.id === 'models-title'")
+    assert complaints(page) == []
+
+
 def test_closing_the_page_does_not_stop_the_switch(
     settings_page: Page, context: BrowserContext, studio: RunningStudio
 ) -> None:
