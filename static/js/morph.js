@@ -23,9 +23,16 @@ function keepNode(oldNode, newNode) {
   return !(key && newNode.getAttribute("data-keep") === key) && !isOlder(newNode, oldNode);
 }
 
+// What the socket brings comes in order, whatever the clock of the server says.
+let isPushed = false;
+
+for (const [name, is] of [["htmx:wsBeforeMessage", true], ["htmx:wsAfterMessage", false]]) {
+  document.addEventListener(name, () => { isPushed = is; });
+}
+
 // An answer that the socket has overtaken would put back what was so before, and nothing would come to correct it.
 function isOlder(node, other) {
-  return Number(node.getAttribute("data-read-at")) < Number(other.getAttribute("data-read-at"));
+  return !isPushed && Number(node.getAttribute("data-read-at")) < Number(other.getAttribute("data-read-at"));
 }
 
 if (window.Idiomorph) {
