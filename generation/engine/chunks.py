@@ -1,7 +1,8 @@
-"""Codes of a take as samples, chunk by chunk: before the last frame is there, or where the whole would need much memory.
+"""Codes of a take as samples: as a whole, in chunks where that would need much memory, or before the last frame is there.
 
 The codec's layers are the library's own. Its recurrent layer keeps its state between chunks and convolutions see their
-neighbours, so the samples are those of the whole take but for rounding. Knows nothing of prompts or steps.
+neighbours, so the samples are those of the whole take but for rounding. Where music is cut off, a codec may overshoot: it
+is told that the last frame went on (docs/decisions/0018). Knows nothing of prompts or steps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.models.encodec import modeling_encodec as encodec
 
-from generation.engine.audio import Samples
+from generation.engine.audio import Samples, decode_codes
 from generation.engine.checkpoint import LoadedModel
 
 
@@ -58,11 +59,10 @@ class ChunkDecoder:
         return self._head_reach + self._tail_reach
 
     @torch.inference_mode()
-    def further(self, codes: Tensor, *, is_all: bool = False) -> Samples:
+    def further(self, codes: Tensor) -> Samples:
         """Samples [channels, n] of the frames that can now be told, given all codes [K, T] so far.
 
-        `frames_done` counts them. Some must be: T is more than `frames_done + held_back`. With `is_all` no codes
-        follow, and nothing is held back.
+        `frames_done` counts them. Some must be: T is more than `frames_done + held_back`.
         """
         channels, frames = self._model.channels, codes.shape[1]
         first = max(0, self._through - self._head_reach)
@@ -71,8 +71,8 @@ class ChunkDecoder:
             sides.transpose(0, 1).to(self._model.device)
         )  # [channels, D, t]
         hidden = _through(self._head, hidden)
-        # At the cut edges the convolutions were given padding for frames; the whole has it at its ends, too.
-        through = frames if is_all else frames - self._head_reach
+        # At the cut edges the convolutions were given padding for frames; the whole has it at its start, too.
+        through = frames - self._head_reach
         hidden = hidden[:, :, self._through - first : through - first].permute(2, 0, 1)
         recurrent, self._state = self._lstm(hidden, self._state)
         hidden = (recurrent + hidden).permute(1, 2, 0)
@@ -80,7 +80,7 @@ class ChunkDecoder:
         if self.frames_done:
             hidden = torch.cat([self._remembered, hidden], dim=-1)
         samples = _through(self._tail, hidden)[:, 0]  # [channels, frames * samples per frame]
-        done, hop = through if is_all else through - self._tail_reach, self._model.samples_per_frame
+        done, hop = through - self._tail_reach, self._model.samples_per_frame
         begin, end = (each - self._first_remembered for each in (self.frames_done, done))
         keep_from = max(0, done - self._tail_reach)
         self._remembered = hidden[:, :, keep_from - self._first_remembered :].clone()
@@ -90,19 +90,22 @@ class ChunkDecoder:
 
 
 @torch.inference_mode()
-def decode_in_chunks(model: LoadedModel, codes: Tensor, chunk: int) -> Samples:
-    """Codes [K, T] as samples [channels, n], in memory for less than twice `chunk` frames beside the samples.
+def decode_take(model: LoadedModel, codes: Tensor, chunk: int | None = None) -> Samples:
+    """All codes [K, T] of a take as samples [channels, n]; a codec that cannot be chunked makes of them what it will.
 
-    `decode_codes` gives the same but for rounding.
+    With `chunk`, in memory for less than about twice so many frames beside the samples; they are the same but for
+    rounding.
     """
+    if not can_be_chunked(model):
+        return decode_codes(model, codes)
     decoder, frames, hop = ChunkDecoder(model), codes.shape[1], model.samples_per_frame
-    chunk = max(chunk, decoder.held_back + 1)
+    chunk = chunk or frames
+    going_on = torch.cat([codes, codes[:, -1:].expand(-1, decoder.held_back)], dim=1)
     samples = np.empty((model.channels, frames * hop), dtype=np.float32)
-    # The last chunk takes what is left with it: edges see as many neighbours as in the whole.
+    # The last chunk takes what is left with it: none is shorter than the others.
     for end in [*range(chunk, frames - chunk + 1, chunk), frames]:
         first = decoder.frames_done
-        made = decoder.further(codes[:, :end], is_all=end == frames)
-        samples[:, first * hop : decoder.frames_done * hop] = made
+        samples[:, first * hop : end * hop] = decoder.further(going_on[:, : end + decoder.held_back])
     return samples
 
 

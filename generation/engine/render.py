@@ -15,10 +15,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from generation.engine.audio import Samples, decode_codes, write_wav
+from generation.engine.audio import Samples, write_wav
 from generation.engine.beginning import Beginning, joined, read_beginning
 from generation.engine.checkpoint import LoadedModel
-from generation.engine.chunks import can_be_chunked, decode_in_chunks
+from generation.engine.chunks import can_be_chunked, decode_take
 from generation.engine.decode import CodesRequest
 from generation.engine.errors import EngineError
 from generation.engine.frames import frames_for
@@ -183,9 +183,8 @@ class Making:
 
     def _samples(self, codes: Tensor) -> Samples:
         """A take of more than a window is decoded in parts: that takes no more memory than one window as a whole."""
-        if self._window is not None and codes.shape[1] > self._window and can_be_chunked(self.model):
-            return decode_in_chunks(self.model, codes, self._window // 2)
-        return decode_codes(self.model, codes)
+        is_long = self._window is not None and codes.shape[1] > self._window
+        return decode_take(self.model, codes, self._window // 2 if self._window and is_long else None)
 
     def none_made(self) -> Rendering:
         """What becomes of a take that was cancelled before it began."""

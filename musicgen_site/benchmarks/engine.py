@@ -240,11 +240,11 @@ class _Engine:
         """Seconds that turning the codes of a second into sound takes."""
         import torch
 
-        from generation.engine.audio import decode_codes
+        from generation.engine.chunks import decode_take
 
         codes = torch.zeros(self._model.codebooks, 5 * self._model.frame_rate, dtype=torch.long)
         began = time.perf_counter()
-        decode_codes(self._model, codes)
+        decode_take(self._model, codes)
         return (time.perf_counter() - began) / 5
 
     def _decoder_bytes(self) -> int:

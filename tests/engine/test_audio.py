@@ -9,6 +9,7 @@ import torch
 
 from generation.engine.audio import decode_codes, write_wav
 from generation.engine.checkpoint import LoadedModel
+from generation.engine.chunks import decode_take
 
 
 def random_codes(model: LoadedModel, frames: int) -> torch.Tensor:
@@ -21,6 +22,18 @@ def test_audio_is_exactly_as_long_as_its_frames(model: LoadedModel, frames: int)
     assert samples.shape == (model.channels, frames * model.samples_per_frame)
     assert samples.dtype == np.float32
     assert model.samples_per_frame * model.frame_rate == model.sample_rate
+
+
+@pytest.mark.parametrize("frames", [1, 3, 50])
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+def test_a_take_sounds_as_if_its_last_frame_went_on(
+    model: LoadedModel, frames: int, chunk: int | None
+) -> None:
+    codes = random_codes(model, frames)
+    going_on = decode_codes(model, torch.cat([codes, codes[:, -1:].expand(-1, 20)], dim=1))
+    samples = decode_take(model, codes, chunk)
+    assert samples.shape == (model.channels, frames * model.samples_per_frame)
+    np.testing.assert_allclose(samples, going_on[:, : samples.shape[1]], atol=1e-5)
 
 
 def test_left_and_right_come_from_their_own_codebooks(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from generation.engine.audio import decode_codes
 from generation.engine.beginning import Beginning, joined, read_beginning
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.chunks import decode_take
 from generation.engine.company import render
 from generation.engine.decode import generate_codes
 from generation.engine.errors import EngineError
@@ -79,7 +80,7 @@ def test_the_old_goes_over_into_the_new(model: LoadedModel, source: Path, window
         should_stop=lambda: False,
     )  # fmt: skip
     assert torch.equal(codes[:, : begun.codes.shape[1]], begun.codes)
-    whole = decode_codes(model, codes)
+    whole = decode_take(model, codes)
     assert abs(samples[:, 800:] - whole[:, begun.codes.shape[1] * 16 :]).max() < 1e-5
     # Another beginning, another music.
     other = made(model, continued(source, "other", beginning_seconds=0.8, **windows))[1]

@@ -12,6 +12,7 @@ from transformers import AutoProcessor, MusicgenForConditionalGeneration, Musicg
 
 from generation.engine.audio import decode_codes
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.chunks import decode_take
 from generation.engine.random_checkpoint import build_tokenizer, captions
 from generation.training.codec_training import encode
 from generation.training.composer import compose
@@ -140,6 +141,16 @@ def test_prompt_and_seed_change_what_is_heard(demo: LoadedModel) -> None:
     ]
     assert np.abs(takes[0] - takes[1]).max() > 0.01
     assert np.abs(takes[0] - takes[2]).max() > 0.01
+
+
+def test_music_that_is_cut_off_does_not_end_in_a_crack(demo: LoadedModel) -> None:
+    """Its codec overshoots up to a thousandfold where its padding begins, at one cut of ten."""
+    codes = codes_for(demo, "calm music box lullaby", frames=200, seed=1, top_k=250)
+    hop, whole = demo.samples_per_frame, np.abs(decode_take(demo, codes))
+    for end in range(20, 200):
+        before = whole[:, (end - 5) * hop : end * hop].max()
+        last = np.abs(decode_take(demo, codes[:, :end]))[:, -hop:].max()
+        assert last < 2 * before + 0.02, end
 
 
 def test_its_codes_are_not_all_one(demo: LoadedModel) -> None:

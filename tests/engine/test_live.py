@@ -156,7 +156,7 @@ def test_where_chunks_cannot_be_written_the_take_is_made_all_the_same(
 def test_one_that_nobody_wants_to_hear_early_is_not_decoded_twice(
     mono_model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ChunkDecoder, "further", lambda *arguments: pytest.fail("decoded"))
+    monkeypatch.setattr(LiveAudio, "tell", lambda *arguments: pytest.fail("decoded"))
     _, ear = alone(mono_model, generate(tmp_path / "take.wav", duration_seconds=1.0))
     assert ear.chunks == []
 

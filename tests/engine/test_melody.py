@@ -20,9 +20,10 @@ from transformers import AutoTokenizer, MusicgenMelodyConfig, MusicgenMelodyForC
 from transformers.audio_utils import chroma_filter_bank
 
 from generation.engine.adapters.attach import Attachment
-from generation.engine.audio import decode_codes, write_wav
+from generation.engine.audio import write_wav
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.chroma import ChromaShape, chroma_of, read_chroma_shape
+from generation.engine.chunks import decode_take
 from generation.engine.company import Company, render
 from generation.engine.decode import Batch, CodesRequest, generate_codes
 from generation.engine.errors import EngineError
@@ -233,7 +234,7 @@ def test_a_take_follows_the_clip_in_a_file(
         "slow piano", do_sample=False, guidance_scale=3.0, max_new_tokens=28, input_features=heard[None]
     )
     made(model, generate(tmp_path / "take.wav", reference=str(clip), greedy=True))
-    write_wav(tmp_path / "wanted.wav", decode_codes(model, wanted), model.sample_rate)
+    write_wav(tmp_path / "wanted.wav", decode_take(model, wanted), model.sample_rate)
     assert (tmp_path / "take.wav").read_bytes() == (tmp_path / "wanted.wav").read_bytes()
 
 

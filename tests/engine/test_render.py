@@ -159,7 +159,7 @@ def test_a_surprise_is_an_error_of_the_engine(
     def fail(*args: object, **kwargs: object) -> torch.Tensor:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(mono_model.network.audio_encoder, "decode", fail)
+    monkeypatch.setattr(mono_model.network.audio_encoder.quantizer, "decode", fail)
     with pytest.raises(EngineError) as caught:
         rendered(mono_model, tmp_path / "a.wav")
     assert caught.value.error_code == ENGINE_ERROR

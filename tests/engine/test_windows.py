@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generation.engine.adapters.attach import Attachment
-from generation.engine.audio import decode_codes
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
+from generation.engine.chunks import decode_take
 from generation.engine.company import Company, render
 from generation.engine.decode import Batch, CodesRequest, TakeInHand, generate_codes
 from generation.engine.errors import EngineError
@@ -264,7 +264,7 @@ def test_a_long_take_is_decoded_in_parts(model: LoadedModel, tmp_path: Path) -> 
         hook.remove()
     assert len(lengths) > 1
     assert max(lengths) < WINDOW + 6  # what lies on either side of a part is seen with it
-    whole = decode_codes(model, codes_of(model, sampling=Sampling(top_k=0)))
+    whole = decode_take(model, codes_of(model, sampling=Sampling(top_k=0)))
     parts = soundfile.read(request.output, dtype="float32", always_2d=True)[0].T
     assert parts.shape == whole.shape
     assert abs(parts - whole).max() < 1e-5 * max(1.0, abs(whole).max())
