@@ -142,7 +142,7 @@ def _load_checkpoint(
     tokenizer = _read_tokenizer(folder, name)
     network.requires_grad_(False).eval().to(chosen_device)
     if quantised:
-        quantise_decoder(network, quantised)
+        quantise_decoder(network, quantised, kernels)
     if chosen_device.type == "cpu" and chosen_dtype != torch.float32:
         _detach_from_file(network.audio_encoder)
     codec = network.config.audio_encoder

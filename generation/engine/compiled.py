@@ -90,8 +90,12 @@ class _Norm(Structure):
     _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
 
 
+class _Weight(Structure):
+    _fields_ = [("numbers", c_void_p), ("held", c_int64)]
+
+
 class _Attention(Structure):
-    _fields_ = [("norm", _Norm), *((name, c_void_p) for name in ("query", "key", "value", "out"))]
+    _fields_ = [("norm", _Norm), *((name, _Weight) for name in ("query", "key", "value", "out"))]
 
 
 class _Layer(Structure):
@@ -99,8 +103,8 @@ class _Layer(Structure):
         ("own", _Attention),
         ("prompt", _Attention),
         ("norm", _Norm),
-        ("widen", c_void_p),
-        ("narrow", c_void_p),
+        ("widen", _Weight),
+        ("narrow", _Weight),
     ]
 
 
@@ -143,7 +147,7 @@ class CompiledStep:
         self._keep = decoder  # the addresses are its weights'
         self._layers = (_Layer * len(body.layers))(*map(_layer, body.layers))
         self._embeddings = (c_void_p * len(heads))(*(embed.weight.data_ptr() for embed in body.embed_tokens))
-        self._heads = (c_void_p * len(heads))(*(head.held[0].data_ptr() for head in heads))
+        self._heads = (_Weight * len(heads))(*map(_weight, heads))
         self._codebooks, self._vocabulary = len(heads), heads[0].out_features
         self._width = decoder.config.hidden_size
         self._decoder = _Decoder(
@@ -196,7 +200,7 @@ class CompiledStep:
 
 
 def is_known(model: LoadedModel) -> bool:
-    """Whether the kernels know every part of the decoder: one in bfloat16 on a processor, packed for them, without adapters."""
+    """Whether the kernels know every part of the decoder: one on a processor, packed for them, without adapters."""
     if model.kernels is None or model.dtype != torch.bfloat16:
         return False
     decoder: Any = model.network.decoder
@@ -209,7 +213,7 @@ def is_known(model: LoadedModel) -> bool:
         config.activation_function in ("gelu", "relu"),
         config.hidden_size // config.num_attention_heads in _HEAD_SIZES,
         all(size % _LANES == 0 for size in sizes),
-        all(type(linear) is CompiledLinear and linear.bias is None for linear in linears),
+        all(isinstance(linear, CompiledLinear) and linear.bias is None for linear in linears),
         all(type(embed) is nn.Embedding for embed in body.embed_tokens),
         all(len(list(norm.parameters())) == 2 and norm.eps == body.layer_norm.eps for norm in norms),
         all(each.dtype == torch.bfloat16 and each.is_contiguous() for each in decoder.parameters()),
@@ -223,15 +227,19 @@ def _norm(norm: nn.LayerNorm) -> _Norm:
 
 def _attention(attention: Any, norm: nn.LayerNorm) -> _Attention:
     names = ("q_proj", "k_proj", "v_proj", "out_proj")
-    return _Attention(_norm(norm), *(getattr(attention, name).held[0].data_ptr() for name in names))
+    return _Attention(_norm(norm), *(_weight(getattr(attention, name)) for name in names))
+
+
+def _weight(linear: CompiledLinear) -> _Weight:
+    return _Weight(linear.held[0].data_ptr(), linear.form)
 
 
 def _layer(layer: Any) -> _Layer:
     made = _Layer(
         own=_attention(layer.self_attn, layer.self_attn_layer_norm),
         norm=_norm(layer.final_layer_norm),
-        widen=layer.fc1.held[0].data_ptr(),
-        narrow=layer.fc2.held[0].data_ptr(),
+        widen=_weight(layer.fc1),
+        narrow=_weight(layer.fc2),
     )
     if hasattr(layer, "encoder_attn"):  # melody models lack it
         made.prompt = _attention(layer.encoder_attn, layer.encoder_attn_layer_norm)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from generation.engine.blocks import LANES, Held, int4_blocks, int8_blocks, pairs
 from generation.engine.sampling import Sampling, choose, guided
 from registry.number_formats import this_machine
 
@@ -27,8 +28,6 @@ _COMPILERS: Final = ("cc", "gcc", "clang")
 _FLAGS: Final = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 _COMPILE_SECONDS: Final = 60
 _ATTENTION: Final = {torch.float32: "attend_float32", torch.bfloat16: "attend_bfloat16"}
-#: So many outputs of a layer lie together.
-_LANES: Final = 16
 #: Largest difference from torch's answer in a trial whose numbers are around 1.
 _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
@@ -43,8 +42,13 @@ class Kernels:
         for function in self._attend.values():
             function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 4
             function.restype = ctypes.c_int
-        self._multiply = loaded.multiply_bfloat16
-        self._multiply.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 3
+        self._multiply = loaded.multiply_rows
+        self._multiply.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_int64,
+            *[ctypes.c_void_p] * 2,
+            *[ctypes.c_int64] * 3,
+        ]
         self._multiply.restype = None
         #: A step of the whole decoder: `compiled.CompiledStep` calls it.
         self.decode = loaded.decode_bfloat16
@@ -68,11 +72,11 @@ class Kernels:
         addresses = (each.data_ptr() for each in (query, keys, values, heard))
         return bool(function(*addresses, rows * heads, capacity, steps, size))
 
-    def multiply(self, rows: Tensor, weight: Tensor) -> Tensor:
-        """Rows [N, in] in bfloat16 times a weight as `in_blocks` laid it, [N, out]."""
-        rows, count, (out, width) = rows.contiguous(), rows.shape[0], weight.shape
+    def multiply(self, rows: Tensor, blocks: Tensor, held: Held, out: int) -> Tensor:
+        """Rows [N, in] in bfloat16 times a weight of so many outputs as blocks.py laid it, [N, out]."""
+        rows, (count, width) = rows.contiguous(), rows.shape
         results = rows.new_empty((count, out))
-        self._multiply(weight.data_ptr(), rows.data_ptr(), results.data_ptr(), count, width, out)
+        self._multiply(blocks.data_ptr(), held, rows.data_ptr(), results.data_ptr(), count, width, out)
         return results
 
     def choose(
@@ -104,26 +108,7 @@ class Kernels:
 def can_choose(sampling: Sampling, vocabulary: int) -> bool:
     """Whether `Kernels.choose` is made for that: not for top-p, which needs an order of all tokens."""
     has_top_p = 0.0 < sampling.top_p < 1.0
-    return vocabulary % _LANES == 0 and not sampling.greedy and not has_top_p
-
-
-def can_be_in_blocks(weight: Tensor) -> bool:
-    """Whether `multiply` can be given that weight [out, in]."""
-    out, width = weight.shape
-    is_there = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
-    return is_there and out % _LANES == 0 and width % 4 == 0
-
-
-def in_blocks(weight: Tensor) -> Tensor:
-    """A weight [out, in] in the order in which `multiply` reads it: pairs of one output beside those of 15 others."""
-    out, width = weight.shape
-    return weight.view(out // _LANES, _LANES, width // 2, 2).transpose(1, 2).contiguous().view(out, width)
-
-
-def out_of_blocks(weight: Tensor) -> Tensor:
-    """What `in_blocks` was given."""
-    out, width = weight.shape
-    return weight.view(out // _LANES, width // 2, _LANES, 2).transpose(1, 2).reshape(out, width)
+    return vocabulary % LANES == 0 and not sampling.greedy and not has_top_p
 
 
 def compiled_kernels(folder: Path) -> Kernels | None:
@@ -194,8 +179,22 @@ def _attends_as_torch(kernels: Kernels) -> bool:
 def _multiplies_as_torch(kernels: Kernels) -> bool:
     generator = torch.Generator().manual_seed(0)
     rows, weight = (torch.randn(count, 64, generator=generator).bfloat16() / 8 for count in (15, 48))
-    result = kernels.multiply(rows, in_blocks(weight))
-    return _is_near(result, linear(rows.float(), weight.float()), torch.bfloat16)
+    whole = torch.randint(-127, 128, (48, 64), generator=generator)
+    small = torch.randint(16, (48, 64), generator=generator)
+    scales, offsets = (torch.rand(2, 48, 2, generator=generator) / 64).bfloat16()
+    trials = (
+        (Held.PAIRS, pairs(weight), weight.float()),
+        (Held.INT8, int8_blocks(whole, scales[:, 0]), whole * scales[:, :1].float()),
+        (
+            Held.INT4,
+            int4_blocks(small, scales, offsets),
+            ((small - 8).view(48, 2, -1) * scales[..., None].float() + offsets[..., None].float()).flatten(1),
+        ),
+    )
+    return all(
+        _is_near(kernels.multiply(rows, blocks, held, 48), linear(rows.float(), wanted), torch.bfloat16)
+        for held, blocks, wanted in trials
+    )
 
 
 @torch.inference_mode()

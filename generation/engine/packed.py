@@ -10,13 +10,14 @@ import ctypes
 import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from generation.engine.kernels import Kernels, can_be_in_blocks, in_blocks, out_of_blocks
+from generation.engine.blocks import Held, can_be_pairs, out_of_pairs, pairs
+from generation.engine.kernels import Kernels
 
 if TYPE_CHECKING:
     from generation.engine.families import Network
@@ -87,7 +88,9 @@ class PackedLinear(HeldLinear):
 
 
 class CompiledLinear(HeldLinear):
-    """A layer in bfloat16 for the engine's own kernel. A row's result does not depend on its company."""
+    """A layer for the engine's own kernel, here in bfloat16. A row's result does not depend on its company."""
+
+    form: ClassVar[Held] = Held.PAIRS
 
     def __init__(self, plain: nn.Linear, kernels: Kernels) -> None:
         super().__init__(plain)
@@ -95,15 +98,15 @@ class CompiledLinear(HeldLinear):
 
     def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
         """The weight in the kernel's order."""
-        return (in_blocks(weight),)
+        return (pairs(weight),)
 
     def dense(self) -> Tensor:
         """The weight [out, in]."""
-        return out_of_blocks(self.held[0])
+        return out_of_pairs(self.held[0])
 
     def product(self, rows: Tensor) -> Tensor:
         """Rows [N, in] times the weight, and the bias, [N, out]."""
-        return self.with_bias(self._kernels.multiply(rows, self.held[0]))
+        return self.with_bias(self._kernels.multiply(rows, self.held[0], self.form, self.out_features))
 
 
 def pack_decoder(network: Network, kernels: Kernels | None = None, *, is_large: bool = True) -> bool:
@@ -128,11 +131,11 @@ def packing(
     torch_can = is_large and _can_pack(like)
 
     def pack(plain: nn.Linear) -> nn.Linear:
-        if kernels is not None and can_be_in_blocks(plain.weight):
+        if kernels is not None and can_be_pairs(plain.weight):
             return CompiledLinear(plain, kernels)
         return PackedLinear(plain) if torch_can else plain
 
-    return pack if torch_can or (kernels is not None and can_be_in_blocks(like.weight)) else None
+    return pack if torch_can or (kernels is not None and can_be_pairs(like.weight)) else None
 
 
 def replace_linears(module: nn.Module, kind: Callable[[nn.Linear], nn.Linear]) -> None:

@@ -1,6 +1,7 @@
-"""Linear layers whose weights are held in 8 or 4 bits, for CPUs: a step reads a half or a quarter of bfloat16's bytes.
+"""Linear layers whose weights are held in 8 or 4 bits, for CPUs: a step reads a half or a third of bfloat16's bytes.
 
-Activations stay bfloat16. The kernels are torch's own; each row comes out the same whatever goes with it.
+Activations stay bfloat16. The products are the engine's compiled kernels', or torch's own where there are none; each row comes
+out the same whatever goes with it.
 """
 
 from __future__ import annotations
@@ -10,19 +11,25 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torch import Tensor, nn
 
-from generation.engine.packed import HeldLinear, replace_linears
+from generation.engine.blocks import (
+    GROUP,
+    LANES,
+    Held,
+    int4_blocks,
+    int8_blocks,
+    out_of_int4_blocks,
+    out_of_int8_blocks,
+)
+from generation.engine.kernels import Kernels
+from generation.engine.packed import CompiledLinear, HeldLinear, replace_linears
 
 if TYPE_CHECKING:
     from generation.engine.families import Network
 
 QuantisedFormat = Literal["int8", "int4"]
-#: Weights that share one scale and one offset in 4 bits. A layer must be so many times some number wide.
-GROUP: Final = 32
 _LEVELS: Final = 15
 #: Shares of a group's range that the numbers may span: to cut a few outliers off often costs less than wider steps.
 _SPANS: Final = (1.0, 0.9)
-#: The kernel reads so many columns of the output together.
-_OUT_BLOCK: Final = 16
 
 
 class Int8Linear(HeldLinear):
@@ -30,9 +37,7 @@ class Int8Linear(HeldLinear):
 
     def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
         """Whole numbers [out, in] and scales [out]."""
-        scales = (weight.float().abs().amax(1) / 127).clamp(min=1e-8).to(torch.bfloat16)
-        numbers = (weight.float() / scales.float()[:, None]).round().clamp(-127, 127)
-        return numbers.to(torch.int8), scales
+        return _whole_rows(weight)
 
     def dense(self) -> Tensor:
         """The weight [out, in], rounded."""
@@ -49,8 +54,7 @@ class Int4Linear(HeldLinear):
 
     def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
         """Packed numbers, and scales with offsets [in / group, out, 2]."""
-        groups = weight.float().view(len(weight), -1, GROUP)  # [out, in / group, group]
-        numbers, scales, offsets = _nearest(groups)
+        numbers, scales, offsets = _nearest(weight.float().view(len(weight), -1, GROUP))
         packed = torch._convert_weight_to_int4pack_for_cpu(numbers.flatten(1).to(torch.int32), 1)
         pairs = torch.stack([scales, offsets], dim=-1).transpose(0, 1)
         return packed, pairs.contiguous().to(torch.bfloat16)
@@ -68,6 +72,45 @@ class Int4Linear(HeldLinear):
         """Rows [N, in] times the weight, and the bias, [N, out]."""
         numbers, pairs = self.held
         return self.with_bias(torch._weight_int4pack_mm_for_cpu(rows.contiguous(), numbers, GROUP, pairs))
+
+
+class CompiledInt8Linear(CompiledLinear):
+    """An `Int8Linear` for the engine's own kernel."""
+
+    form = Held.INT8
+
+    def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Whole numbers and scales, in blocks."""
+        return (int8_blocks(*_whole_rows(weight)),)
+
+    def dense(self) -> Tensor:
+        """The weight [out, in], rounded."""
+        numbers, scales = out_of_int8_blocks(self.held[0], self.in_features)
+        return numbers.to(torch.bfloat16) * scales[:, None]
+
+
+class CompiledInt4Linear(CompiledLinear):
+    """An `Int4Linear` for the engine's own kernel."""
+
+    form = Held.INT4
+
+    def hold(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Whole numbers, scales and offsets, in blocks."""
+        numbers, scales, offsets = _nearest(weight.float().view(len(weight), -1, GROUP))
+        return (int4_blocks(numbers.flatten(1), scales, offsets),)
+
+    def dense(self) -> Tensor:
+        """The weight [out, in], rounded."""
+        numbers, scales, offsets = out_of_int4_blocks(self.held[0], self.in_features)
+        groups = (numbers.float() - 8).view(len(numbers), -1, GROUP)
+        return (groups * scales[..., None] + offsets[..., None]).to(torch.bfloat16).flatten(1)
+
+
+def _whole_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers [out, in] from -127 to 127 and their rows' scales [out]."""
+    scales = (weight.float().abs().amax(1) / 127).clamp(min=1e-8).to(torch.bfloat16)
+    numbers = (weight.float() / scales.float()[:, None]).round().clamp(-127, 127)
+    return numbers.to(torch.int8), scales
 
 
 def _nearest(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +152,7 @@ def _fitted(groups: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def quantise_decoder(network: Network, form: QuantisedFormat) -> None:
+def quantise_decoder(network: Network, form: QuantisedFormat, kernels: Kernels | None) -> None:
     """Hold the decoder's layers in that form, and everything else, but for the codec, in bfloat16.
 
     Of "int4" the first layer is in 8 bits: two fifths of what four bits cost the demo's network they cost it there.
@@ -121,22 +164,19 @@ def quantise_decoder(network: Network, form: QuantisedFormat) -> None:
 
     layers = network.decoder.model.decoder.layers
     first = set(layers[0].modules())
-    replace_linears(layers, lambda plain: _eight(plain) if form == "int8" or plain in first else _four(plain))
+
+    def held(plain: nn.Linear) -> nn.Linear:
+        if plain.in_features % GROUP or plain.out_features % LANES:
+            return plain
+        is_eight = form == "int8" or plain in first
+        if kernels is None:
+            return Int8Linear(plain) if is_eight else Int4Linear(plain)
+        return (CompiledInt8Linear if is_eight else CompiledInt4Linear)(plain, kernels)
+
+    replace_linears(layers, held)
     for name, part in network.named_children():
         if name != "audio_encoder":
             _convert(part)
-
-
-def _eight(plain: nn.Linear) -> nn.Linear:
-    return Int8Linear(plain) if _fits(plain) else plain
-
-
-def _four(plain: nn.Linear) -> nn.Linear:
-    return Int4Linear(plain) if _fits(plain) else plain
-
-
-def _fits(plain: nn.Linear) -> bool:
-    return not (plain.in_features % GROUP or plain.out_features % _OUT_BLOCK)
 
 
 def _convert(part: nn.Module) -> None:

@@ -11,16 +11,20 @@ from torch import Tensor, nn
 from generation.engine import decode as decode_module
 from generation.engine import kernels
 from generation.engine import network as network_module
+from generation.engine.blocks import (
+    GROUP,
+    Held,
+    can_be_pairs,
+    int4_blocks,
+    int8_blocks,
+    out_of_int4_blocks,
+    out_of_int8_blocks,
+    out_of_pairs,
+    pairs,
+)
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.decode import Batch, CodesRequest, generate_codes
-from generation.engine.kernels import (
-    Kernels,
-    can_be_in_blocks,
-    can_choose,
-    compiled_kernels,
-    in_blocks,
-    out_of_blocks,
-)
+from generation.engine.kernels import Kernels, can_choose, compiled_kernels
 from generation.engine.network import DecoderStep, _heard
 from generation.engine.packed import CompiledLinear, pack_decoder
 from generation.engine.prompt import encode_prompt
@@ -191,21 +195,54 @@ def test_a_take_by_it_is_the_take_by_torch(folder: Path) -> None:
     assert torch.equal(by_kernel, codes_of(replace(model, kernels=None), frames=150, greedy=True))
 
 
-@needs_compiler
-@pytest.mark.parametrize(("out", "width"), [(16, 4), (48, 60), (2048, 1024), (256, 4096)])
-def test_products_are_those_of_torch_for_any_number_of_rows(compiled: Kernels, out: int, width: int) -> None:
+def held_weight(held: Held, out: int, width: int) -> tuple[Tensor, Tensor]:
+    """A weight [out, in] of numbers of every size as it is held, and what it says."""
     generator = torch.Generator().manual_seed(out)
-    weight = (torch.randn(out, width, generator=generator) / width**0.5).bfloat16()
-    rows = torch.randn(32, width, generator=generator).bfloat16()
-    assert torch.equal(out_of_blocks(in_blocks(weight)), weight)
-    together = compiled.multiply(rows, in_blocks(weight))
-    torch.testing.assert_close(together.double(), rows.double() @ weight.double().T, rtol=1e-2, atol=1e-2)
-    for first, count in ((0, 1), (1, 2), (3, 3), (5, 7), (8, 24)):
-        alone = compiled.multiply(rows[first : first + count], in_blocks(weight))
-        assert torch.equal(alone, together[first : first + count])
-    assert compiled.multiply(rows[:0], in_blocks(weight)).shape == (0, out)
-    strided = rows.repeat(1, 2)[:, :width]
-    assert torch.equal(compiled.multiply(strided, in_blocks(weight)), together)
+    if held == Held.PAIRS:
+        weight = (torch.randn(out, width, generator=generator) / width**0.5).bfloat16()
+        assert torch.equal(out_of_pairs(pairs(weight)), weight)
+        return pairs(weight), weight.double()
+    spread = width**-0.5 * (0.5 + torch.rand(out, max(width // GROUP, 1), generator=generator))
+    if held == Held.INT8:
+        whole = torch.randint(-128, 128, (out, width), generator=generator).to(torch.int8)
+        scales = (spread[:, 0] / 64).bfloat16()
+        blocks = int8_blocks(whole, scales)
+        told = zip(out_of_int8_blocks(blocks, width), (whole, scales), strict=True)
+        assert all(torch.equal(*pair) for pair in told)
+        return blocks, whole.double() * scales[:, None]
+    small = torch.randint(16, (out, width), generator=generator).to(torch.uint8)
+    scales, offsets = (spread / 6).bfloat16(), (spread - width**-0.5).bfloat16()
+    blocks = int4_blocks(small, scales, offsets)
+    again = zip(out_of_int4_blocks(blocks, width), (small, scales, offsets), strict=True)
+    assert all(torch.equal(*pair) for pair in again)
+    groups = (small.double() - 8).view(out, -1, GROUP) * scales[..., None] + offsets[..., None]
+    return blocks, groups.flatten(1)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("held", "out", "width"),
+    [
+        (Held.PAIRS, 16, 4),
+        (Held.PAIRS, 48, 60),
+        *((held, out, width) for held in Held for out, width in ((16, 32), (2048, 1024), (256, 4096))),
+    ],
+)
+def test_products_are_those_of_torch_for_any_number_of_rows(
+    compiled: Kernels, held: Held, out: int, width: int
+) -> None:
+    blocks, weight = held_weight(held, out, width)
+    rows = torch.randn(150, width, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+    def product(rows: Tensor) -> Tensor:
+        return compiled.multiply(rows, blocks, held, out)
+
+    together = product(rows)
+    torch.testing.assert_close(together.double(), rows.double() @ weight.T, rtol=1e-2, atol=1e-2)
+    for first, count in ((0, 1), (1, 2), (3, 3), (5, 7), (8, 24), (60, 70)):
+        assert torch.equal(product(rows[first : first + count]), together[first : first + count])
+    assert product(rows[:0]).shape == (0, out)
+    assert torch.equal(product(rows.repeat(1, 2)[:, :width]), together)
 
 
 def test_which_weights_it_multiplies() -> None:
@@ -215,7 +252,7 @@ def test_which_weights_it_multiplies() -> None:
         ((24, 8), torch.bfloat16, False),
         ((32, 6), torch.bfloat16, False),
     ):
-        assert can_be_in_blocks(torch.zeros(shape, dtype=dtype)) is can
+        assert can_be_pairs(torch.zeros(shape, dtype=dtype)) is can
 
 
 def drawn_by(

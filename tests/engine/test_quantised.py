@@ -1,7 +1,11 @@
-"""Weights of 8 and 4 bits: near float32 on a trained model, the same alone and in company, with adapters, and small."""
+"""Weights of 8 and 4 bits: near float32 on a trained model, the same alone and in company, with adapters, and small.
+
+By compiled kernels, and by torch's own where there are none.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -14,31 +18,43 @@ from generation.engine.agreement import Agreement, agreement
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.errors import EngineError
 from generation.engine.network import DecoderStep
-from generation.engine.packed import PackedLinear, pack_decoder
-from generation.engine.quantised import Int4Linear, Int8Linear
+from generation.engine.packed import CompiledLinear, PackedLinear, pack_decoder
+from generation.engine.quantised import CompiledInt4Linear, CompiledInt8Linear, Int4Linear, Int8Linear
 from tests.engine.adapter_files import Make
 from tests.engine.conftest import DEMO
+from tests.engine.test_kernels import needs_compiler
 
-KINDS = {"int8": Int8Linear, "int4": Int4Linear}
+KINDS = {"int8": (Int8Linear, CompiledInt8Linear), "int4": (Int4Linear, CompiledInt4Linear)}
 PROMPTS = ["lo-fi hip hop with electric piano, bass and drums", "calm piano lullaby", "fast rock with drums"]
 
 
+@pytest.fixture(
+    scope="module", params=[False, pytest.param(True, marks=needs_compiler)], ids=["torch", "compiled"]
+)
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The folder for compiled kernels, or none."""
+    return tmp_path_factory.mktemp("kept") if request.param else None
+
+
 @pytest.fixture(scope="module", params=["int8", "int4"])
-def quantised(request: pytest.FixtureRequest) -> LoadedModel:
+def quantised(request: pytest.FixtureRequest, kept: Path | None) -> LoadedModel:
     """The demo with its decoder's layers in that form, its heads packed as a runner packs them."""
-    model = load_checkpoint(str(DEMO), device="cpu", dtype=request.param)
+    model = load_checkpoint(str(DEMO), device="cpu", dtype=request.param, kept=kept)
     assert model.format_name == request.param
-    assert pack_decoder(model.network)
+    assert (model.kernels is None) == (kept is None)
+    assert pack_decoder(model.network, model.kernels)
     return model
 
 
 def test_layers_are_held_in_it_and_heads_are_not(quantised: LoadedModel) -> None:
     decoder, plain = quantised.network.decoder, load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16")
     layers = {path: each for path, each in decoder.named_modules() if isinstance(each, nn.Linear)}
+    is_compiled = quantised.kernels is not None
     for path, each in layers.items():
         if "layers" in path:
-            assert type(each) is (Int8Linear if ".0." in path else KINDS[quantised.format_name]), path
-    assert {type(each) for path, each in layers.items() if "lm_heads" in path} == {PackedLinear}
+            assert type(each) is KINDS["int8" if ".0." in path else quantised.format_name][is_compiled], path
+    heads = {type(each) for path, each in layers.items() if "lm_heads" in path}
+    assert heads == {CompiledLinear if is_compiled else PackedLinear}
     assert quantised.parameters == plain.parameters
     share = {"int8": 0.5, "int4": 0.5 / 6 + 0.3125 * 5 / 6}[quantised.format_name]
     of_layers = sum(each.numel() for each in plain.network.decoder.model.decoder.layers.parameters())
@@ -73,13 +89,15 @@ def test_it_is_good_enough_to_be_offered(quantised: LoadedModel) -> None:
 
 
 def test_a_row_does_not_depend_on_its_company(quantised: LoadedModel) -> None:
-    assert DecoderStep(quantised).rows_agree()
+    step = DecoderStep(quantised)
+    assert step.is_compiled == (quantised.kernels is not None)
+    assert step.rows_agree()
 
 
 @pytest.mark.parametrize("form", KINDS)
 @pytest.mark.parametrize("kind", ["decoder", "dora", "saved"])
-def test_adapters_change_it(make: Make, form: str, kind: str) -> None:
-    model = load_checkpoint(str(DEMO), device="cpu", dtype=form)
+def test_adapters_change_it(make: Make, form: str, kind: str, kept: Path | None) -> None:
+    model = load_checkpoint(str(DEMO), device="cpu", dtype=form, kept=kept)
     plain = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
     base = fixed_logits(model)
     use = make(DEMO, kind).use()

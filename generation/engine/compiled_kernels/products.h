@@ -1,39 +1,12 @@
-/* Products of a few rows by a weight in bfloat16, which is read once. Sums are made in one fixed order, so that a take is the
-   same in any company. */
+/* Products of a few rows by a weight, which is read once. Sums are made in one fixed order, so that a take is the same in any
+   company. */
 
 #pragma once
 
-#include "numbers.h"
+#include "weights.h"
 
-/* A block of weights [in / 2, LANES]: each word is a pair of numbers of one output, the former in its lower half. */
-
-#define MOST_ROWS 8 /* at a time, and fewer by halves */
-/* Bytes to be asked of memory before they are needed: of few rows, which only wait for it, into the first cache; of more into
-   the second, since the first has few places for what is on its way, and those rows need it for themselves. */
-#define AHEAD_OF_FEW 4096
-#define AHEAD 8192
-#define FEW 2
-
-/* To each output's sum its pair of weights times the row's pair of numbers. */
-INLINE floats add_pairs(floats sums, words weights, uint32_t pair) {
-#ifdef __AVX512BF16__
-    return (floats)_mm512_dpbf16_ps((__m512)sums, (__m512bh)weights, (__m512bh)_mm512_set1_epi32((int)pair));
-#else
-    words pairs = (words){0} + pair;
-    sums += (floats)(weights << 16) * (floats)(pairs << 16);
-    return sums + (floats)(weights & 0xffff0000u) * (floats)(pairs & 0xffff0000u);
-#endif
-}
-
-INLINE words read_pairs(const uint32_t *from, int count) {
-    words pairs;
-    if (count <= FEW)
-        __builtin_prefetch((const char *)from + AHEAD_OF_FEW);
-    else
-        __builtin_prefetch((const char *)from + AHEAD, 0, 2);
-    memcpy(&pairs, from, sizeof pairs);
-    return pairs;
-}
+#define MOST_ROWS 8    /* at a time, and fewer by halves */
+#define MOST_SUMMED 64 /* whose groups are summed at a time */
 
 /* What becomes of a product: rounded to bfloat16, after the activation too, or added to a float or put there as it is. */
 enum use { ROUND, ROUND_GELU, ROUND_RELU, ADD, PUT };
@@ -71,41 +44,118 @@ static void use_numbers(void *results, int64_t index, floats numbers, enum use u
     }
 }
 
-/* A block's outputs of `count` rows. A sum has one order, whatever is beside it. */
-INLINE void some_rows(const uint32_t *weights, const uint32_t *rows, void *results, int64_t index, int64_t pairs,
-                      int64_t between, int count, enum use use) {
+/* The sums of a block's outputs for `count` rows. Each has one order, whatever is beside it. */
+INLINE void sum_pairs(const char *block, const uint32_t *rows, floats *sums, int64_t pairs, int count) {
+    for (int64_t pair = 0; pair < pairs; pair++) {
+        words read = read_words(block + pair * sizeof read, count);
+        for (int row = 0; row < count; row++) sums[row] = add_pairs(sums[row], read, rows[row * pairs + pair]);
+    }
+}
+
+/* A group has sums of its own: a sum waits for the one before it, and those of several groups do not. */
+INLINE void sum_int8(const char *block, const uint32_t *rows, floats *sums, int64_t pairs, int count) {
+    const struct meaning upper = meaning_of(8, 16), lower = meaning_of(0, 1);
+    for (int64_t first = 0; first < pairs; first += GROUP / 2) {
+        floats part[MOST_ROWS], other[MOST_ROWS];
+        for (int row = 0; row < count; row++) part[row] = other[row] = (floats){0};
+        for (int word = 0; word < GROUP / 4; word++, block += sizeof(words)) {
+            const words read = read_words(block, count);
+            for (int next = 0; next < 2; next++) {
+                const words low = pairs_of(read >> 8 * next, lower), high = pairs_of(read >> (8 * next + 4), upper);
+                const uint32_t *pair = rows + first + 2 * word + next;
+                for (int row = 0; row < count; row++) part[row] = add_pairs(part[row], low, pair[row * pairs]);
+                for (int row = 0; row < count; row++) other[row] = add_pairs(other[row], high, pair[row * pairs]);
+            }
+        }
+        for (int row = 0; row < count; row++) sums[row] += part[row] + other[row];
+    }
+    const floats times = read_numbers(block, 0, BFLOAT16);
+    for (int row = 0; row < count; row++) sums[row] *= times;
+}
+
+/* `all` [count, groups] is what the rows' numbers of each group make together. */
+INLINE void sum_int4(const char *block, const uint32_t *rows, const float *all, floats *sums, int64_t pairs, int count) {
+    const struct meaning meaning = meaning_of(8, 1);
+    const int64_t groups = 2 * pairs / GROUP;
+    for (int64_t group = 0; group < groups; group++, block += group_bytes(INT4)) {
+        const floats times = read_numbers(block, 0, BFLOAT16), added = read_numbers(block, LANES, BFLOAT16);
+        floats part[MOST_ROWS];
+        for (int row = 0; row < count; row++) part[row] = (floats){0};
+        for (int word = 0; word < GROUP / 8; word++) {
+            const words read = read_words(block + 4 * LANES + word * sizeof read, count);
+            for (int next = 0; next < 4; next++) {
+                const words made = pairs_of(read >> 4 * next, meaning);
+                const uint32_t *pair = rows + group * GROUP / 2 + 4 * word + next;
+                for (int row = 0; row < count; row++) part[row] = add_pairs(part[row], made, pair[row * pairs]);
+            }
+        }
+        for (int row = 0; row < count; row++)
+            sums[row] += part[row] * times + added * all[row * groups + group];
+    }
+}
+
+/* What the rows' numbers of each group make together, [count, groups]. */
+static void sum_groups(const uint16_t *rows, float *all, int64_t groups) {
+    for (int64_t group = 0; group < groups; group++) {
+        floats numbers = {0};
+        for (int64_t index = 0; index < GROUP; index += LANES) numbers += read_numbers(rows, group * GROUP + index, BFLOAT16);
+        all[group] = sum(numbers);
+    }
+}
+
+INLINE void some_rows(const char *block, const uint32_t *rows, const float *all, void *results, int64_t index, int64_t pairs,
+                      int64_t between, int count, enum held held, enum use use) {
     floats sums[MOST_ROWS];
     for (int row = 0; row < count; row++) sums[row] = (floats){0};
-    for (int64_t pair = 0; pair < pairs; pair++) {
-        words read = read_pairs(weights + pair * LANES, count);
-        for (int row = 0; row < count; row++) sums[row] = add_pairs(sums[row], read, rows[row * pairs + pair]);
+    switch (held) {
+        case PAIRS: sum_pairs(block, rows, sums, pairs, count); break;
+        case INT8: sum_int8(block, rows, sums, pairs, count); break;
+        case INT4: sum_int4(block, rows, all, sums, pairs, count);
     }
     for (int row = 0; row < count; row++) use_numbers(results, index + row * between, sums[row], use);
 }
 
-/* rows [count, in] in bfloat16 times weights, of which blocks of LANES outputs lie one after another: results [count, out],
-   `between` numbers from row to row. `in` is a multiple of 2, `out` of LANES. How many rows there are makes no difference to
-   any of them. A share for each thread of a team; the threads do not wait for each other. */
-static void multiply(const void *weights, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
-                     int64_t between, enum use use) {
-    const int64_t pairs = in / 2;
+INLINE void multiply_held(const char *numbers, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
+                          int64_t between, enum held held, enum use use) {
+    const int64_t pairs = in / 2, groups = held == INT4 ? in / GROUP : 0, bytes = block_bytes(held, in);
+    float all[MOST_SUMMED * groups + 1];
+    if (held == INT4) sum_groups(rows, all, count * groups);
 #pragma omp for schedule(static) nowait
-    for (int64_t index = 0; index < out; index += LANES) {
-        const uint32_t *own = (const uint32_t *)weights + index * pairs, *row = rows;
-        for (int64_t left = count, to = index; left > 0;) {
+    for (int64_t block = 0; block < out / LANES; block++) {
+        const char *own = numbers + block * bytes;
+        const uint32_t *row = rows;
+        const float *of_row = all;
+        for (int64_t left = count, to = block * LANES; left > 0;) {
             const int some = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
             switch (some) {
-                case 8: some_rows(own, row, results, to, pairs, between, 8, use); break;
-                case 4: some_rows(own, row, results, to, pairs, between, 4, use); break;
-                case 2: some_rows(own, row, results, to, pairs, between, 2, use); break;
-                case 1: some_rows(own, row, results, to, pairs, between, 1, use);
+                case 8: some_rows(own, row, of_row, results, to, pairs, between, 8, held, use); break;
+                case 4: some_rows(own, row, of_row, results, to, pairs, between, 4, held, use); break;
+                case 2: some_rows(own, row, of_row, results, to, pairs, between, 2, held, use); break;
+                case 1: some_rows(own, row, of_row, results, to, pairs, between, 1, held, use);
             }
-            left -= some, row += some * pairs, to += some * between;
+            left -= some, row += some * pairs, of_row += some * groups, to += some * between;
         }
     }
 }
 
-void multiply_bfloat16(const void *weights, const void *rows, void *results, int64_t count, int64_t in, int64_t out) {
+/* rows [count, in] in bfloat16 times a weight, whose blocks of LANES outputs lie one after another: results [count, out],
+   `between` numbers from row to row. `in` is a multiple of 2, and of GROUP for fewer bits, `out` of LANES. How many rows there
+   are makes no difference to any of them. A share for each thread of a team; the threads do not wait for each other. */
+static void multiply(struct weight weight, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
+                     int64_t between, enum use use) {
+    switch ((enum held)weight.held) {
+        case PAIRS: multiply_held(weight.numbers, rows, results, count, in, out, between, PAIRS, use); break;
+        case INT8: multiply_held(weight.numbers, rows, results, count, in, out, between, INT8, use); break;
+        case INT4:
+            for (; count > 0; count -= MOST_SUMMED, rows = (const uint16_t *)rows + MOST_SUMMED * in) {
+                const int64_t some = count < MOST_SUMMED ? count : MOST_SUMMED;
+                multiply_held(weight.numbers, rows, results, some, in, out, between, INT4, use);
+                results = (char *)results + MOST_SUMMED * between * (use == ADD || use == PUT ? 4 : 2);
+            }
+    }
+}
+
+void multiply_rows(const void *numbers, int64_t held, const void *rows, void *results, int64_t count, int64_t in, int64_t out) {
 #pragma omp parallel
-    multiply(weights, rows, results, count, in, out, out, ROUND);
+    multiply((struct weight){numbers, held}, rows, results, count, in, out, out, ROUND);
 }

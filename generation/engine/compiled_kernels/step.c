@@ -16,13 +16,13 @@ struct norm {
 
 struct attention {
     struct norm norm;
-    const void *query, *key, *value, *out; /* of cross-attention, keys and values were made before */
+    struct weight query, key, value, out; /* of cross-attention, keys and values were made before */
 };
 
 struct layer {
     struct attention own, prompt;
     struct norm norm;
-    const void *widen, *narrow;
+    struct weight widen, narrow;
 };
 
 struct decoder {
@@ -31,7 +31,7 @@ struct decoder {
     const struct layer *layer;
     struct norm norm;
     const void *const *embeddings; /* [codebooks] of [tokens, width] */
-    const void *const *lm_heads;   /* [codebooks] of [vocabulary, width] */
+    const struct weight *lm_heads; /* [codebooks] of [vocabulary, width] */
 };
 
 struct memory {
