@@ -90,8 +90,9 @@ class StudioSettings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = Field(
         default="auto",
         description="Number format of model weights: `auto`, `float32`, `bfloat16`, `float16`, and on a processor `int8` or"
-        " `int4`. `auto` is bfloat16 on CUDA, and for all but very small models on a processor where that is quicker, which is"
-        " measured when the first one is loaded; else float32.",
+        " `int4`. `auto` is bfloat16 on CUDA, and on a processor where that is quicker, which is measured when the first model"
+        " is loaded; else float32. `int4` needs least memory, departs furthest from float32, and makes a single take quickest"
+        " where there is a C compiler.",
     )
     memory_gb: float | None = Field(
         default=None,

@@ -4,7 +4,8 @@
 
 #include "numbers.h"
 
-#define MOST_PARTS 8 /* of a head, each LANES wide */
+#define MOST_SIZE 128 /* of a head */
+#define MOST_PARTS (MOST_SIZE / LANES)
 
 /* What a query finds in the keys and values of one head, of which the first `steps` count. `parts` are LANES wide. */
 INLINE void one_head(const void *query, const void *keys, const void *values, void *result, int64_t steps, float scale,
@@ -44,16 +45,16 @@ INLINE void one_head(const void *query, const void *keys, const void *values, vo
 
 /* Whether there is a loop for heads of that size. */
 static int has_size(int64_t size) {
-    return size == LANES || size == 2 * LANES || size == 4 * LANES || size == 8 * LANES;
+    return size == 16 || size == 32 || size == 64 || size == MOST_SIZE;
 }
 
 INLINE void head_in(const void *query, const void *keys, const void *values, void *result, int64_t steps, float scale,
                     int64_t size, enum format format) {
-    switch (size / LANES) {
-        case 1: one_head(query, keys, values, result, steps, scale, 1, format); break;
-        case 2: one_head(query, keys, values, result, steps, scale, 2, format); break;
-        case 4: one_head(query, keys, values, result, steps, scale, 4, format); break;
-        case 8: one_head(query, keys, values, result, steps, scale, 8, format);
+    switch (size) {
+        case 16: one_head(query, keys, values, result, steps, scale, 16 / LANES, format); break;
+        case 32: one_head(query, keys, values, result, steps, scale, 32 / LANES, format); break;
+        case 64: one_head(query, keys, values, result, steps, scale, 64 / LANES, format); break;
+        case MOST_SIZE: one_head(query, keys, values, result, steps, scale, MOST_PARTS, format);
     }
 }
 

@@ -4,8 +4,8 @@
 
 #include "attention.h"
 
-/* Keys and values of one head in 8 bits, STEPS_TOGETHER of them in one record: keys [STEPS_TOGETHER / LANES, size / 4, LANES,
-   4], four numbers of each beside those of the LANES - 1 steps after it, and larger by ZERO so that none is negative; values
+/* Keys and values of one head in 8 bits, STEPS_TOGETHER of them in one record: keys [STEPS_TOGETHER / TOGETHER, size / 4,
+   TOGETHER, 4], four numbers of each beside those of the steps after it, and larger by ZERO so that none is negative; values
    [STEPS_TOGETHER / 4, size, 4], those of four steps together; then what each step's key is times, in float, and what each
    step's value is times. */
 
@@ -20,10 +20,10 @@ typedef uint8_t bytes __attribute__((vector_size(LANES)));
 
 /* What a query has found in the records it went through. */
 struct hearing {
-    int8_t upper[MOST_PARTS * LANES], lower[MOST_PARTS * LANES]; /* of the query's numbers */
-    float scale, top;                                            /* the highest score so far */
-    int32_t zero;                                                /* what ZERO adds to each score */
-    floats all, nothing, found[MOST_PARTS];                      /* `nothing` is 0, and NaN for what is no number */
+    int8_t upper[MOST_SIZE], lower[MOST_SIZE]; /* of the query's numbers */
+    float scale, top;                          /* the highest score so far */
+    int32_t zero;                              /* what ZERO adds to each score */
+    floats all, nothing, found[MOST_PARTS];    /* `nothing` is 0, and NaN for what is no number */
 };
 
 static int64_t record_bytes(int64_t size) {
@@ -69,6 +69,12 @@ INLINE float factor_to(float most, const void *numbers, int64_t size, enum forma
 INLINE ints add_bytes(ints sums, words unsigned_bytes, words signed_bytes) {
 #ifdef __AVX512VNNI__
     return (ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
+#elif defined(__AVX2__) && LANES == 8
+    const __m256i whole = (__m256i)unsigned_bytes, other = (__m256i)signed_bytes;
+    const __m256i even = _mm256_madd_epi16(_mm256_and_si256(whole, _mm256_set1_epi16(255)),
+                                           _mm256_srai_epi16(_mm256_slli_epi16(other, 8), 8));
+    const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(whole, 8), _mm256_srai_epi16(other, 8));
+    return sums + (ints)even + (ints)odd;
 #else
     for (int shift = 0; shift < 32; shift += 8)
         sums += (ints)((unsigned_bytes >> shift) & 255) * ((ints)(signed_bytes << (24 - shift)) >> 24);
@@ -93,14 +99,14 @@ INLINE words read_bytes(const uint8_t *from, int64_t ahead) {
 
 /* Puts a step's key and value into its record. */
 static void keep(uint8_t *record, const float *key, const float *value, int64_t step, int64_t size) {
-    uint8_t *keys = record + step / LANES * LANES * size + step % LANES * 4;
+    uint8_t *keys = record + step / TOGETHER * TOGETHER * size + step % TOGETHER * 4;
     uint8_t *values = record + STEPS_TOGETHER * size + step / 4 * 4 * size + step % 4;
     float *scales = (float *)(record + 2 * STEPS_TOGETHER * size);
     const float of_key = factor_to(MOST_BYTE, key, size, FLOAT32, scales + step);
     const float of_value = factor_to(MOST_BYTE, value, size, FLOAT32, scales + STEPS_TOGETHER + step);
     for (int64_t index = 0; index < size; index += LANES) {
         bytes part = __builtin_convertvector(whole(read_numbers(key, index, FLOAT32), of_key) + ZERO, bytes);
-        for (int lane = 0; lane < LANES; lane += 4) memcpy(keys + (index + lane) * LANES, (uint8_t *)&part + lane, 4);
+        for (int lane = 0; lane < LANES; lane += 4) memcpy(keys + (index + lane) * TOGETHER, (uint8_t *)&part + lane, 4);
         part = __builtin_convertvector(whole(read_numbers(value, index, FLOAT32), of_value), bytes);
         for (int lane = 0; lane < LANES; lane++) values[4 * (index + lane)] = part[lane];
     }
@@ -133,10 +139,11 @@ INLINE void hear_record(struct hearing *hearing, const uint8_t *record, int64_t 
     for (int64_t scale = 0; scale < 2 * STEPS_TOGETHER; scale += LANES)
         __builtin_prefetch((const char *)(key_scales + scale) + ahead, 0, 2);
     for (int64_t step = 0; step < steps; step += LANES) {
+        const uint8_t *own = record + step / TOGETHER * TOGETHER * size + step % TOGETHER * 4;
         ints upper[2] = {0}, lower[2] = {0};
         for (int64_t index = 0; index < size; index += 8)
             for (int next = 0; next < 2; next++) {
-                words keys = read_bytes(record + step * size + (index + 4 * next) * LANES, ahead);
+                words keys = read_bytes(own + (index + 4 * next) * TOGETHER, ahead);
                 upper[next] = add_bytes(upper[next], keys, four_bytes(hearing->upper + index + 4 * next));
                 lower[next] = add_bytes(lower[next], keys, four_bytes(hearing->lower + index + 4 * next));
             }
@@ -209,10 +216,10 @@ INLINE void some_heads(const uint16_t *queries, const uint8_t *records, uint16_t
 
 static void kept_heads(const uint16_t *queries, const uint8_t *records, uint16_t *results, int64_t count, int64_t steps,
                        int64_t between, float scale, int64_t size) {
-    switch (size / LANES) {
-        case 1: some_heads(queries, records, results, count, steps, between, scale, 1); break;
-        case 2: some_heads(queries, records, results, count, steps, between, scale, 2); break;
-        case 4: some_heads(queries, records, results, count, steps, between, scale, 4); break;
-        case 8: some_heads(queries, records, results, count, steps, between, scale, 8);
+    switch (size) {
+        case 16: some_heads(queries, records, results, count, steps, between, scale, 16 / LANES); break;
+        case 32: some_heads(queries, records, results, count, steps, between, scale, 32 / LANES); break;
+        case 64: some_heads(queries, records, results, count, steps, between, scale, 64 / LANES); break;
+        case MOST_SIZE: some_heads(queries, records, results, count, steps, between, scale, MOST_PARTS);
     }
 }

@@ -1,20 +1,28 @@
-/* LANES numbers at a time, in the compilers' own vectors (GCC and Clang), so that one text serves AVX2, AVX-512 and NEON. */
+/* LANES numbers at a time, in the compilers' own vectors (GCC and Clang), so that one text serves AVX2, AVX-512 and NEON. They
+   are as long as the processor's: of longer ones GCC keeps the parts in memory. */
 
 #pragma once
 
 #include <stdint.h>
 #include <string.h>
-#ifdef __AVX512F__
+#ifdef __x86_64__
 #include <immintrin.h>
 #endif
 
+#define TOGETHER 16 /* numbers of a kind that lie together in memory: all sizes are multiples */
+#if defined(__AVX512F__)
 #define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
 /* Functions of constants: each call becomes a loop of its own, without a question inside. */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
-typedef float half_floats __attribute__((vector_size(2 * LANES)));
-typedef float quarter_floats __attribute__((vector_size(LANES)));
+typedef float eight_floats __attribute__((vector_size(32)));
+typedef float four_floats __attribute__((vector_size(16)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t short_words __attribute__((vector_size(2 * LANES)));
@@ -46,13 +54,17 @@ INLINE void write_numbers(void *to, int64_t index, floats numbers, enum format f
 }
 
 INLINE float sum(floats numbers) {
-    half_floats halves[2];
-    quarter_floats quarters[2];
-    memcpy(halves, &numbers, sizeof numbers);
-    halves[0] += halves[1];
-    memcpy(quarters, halves, sizeof quarters);
-    quarters[0] += quarters[1];
-    return (quarters[0][0] + quarters[0][2]) + (quarters[0][1] + quarters[0][3]);
+    four_floats fours[LANES / 4];
+#if LANES == 16
+    eight_floats eights[2];
+    memcpy(eights, &numbers, sizeof numbers);
+    eights[0] += eights[1];
+    memcpy(fours, eights, sizeof eights[0]);
+#else
+    memcpy(fours, &numbers, sizeof numbers);
+#endif
+    if (LANES > 4) fours[0] += fours[1];
+    return (fours[0][0] + fours[0][2]) + (fours[0][1] + fours[0][3]);
 }
 
 /* e to the power of numbers that are 0 or less: 2 to a whole number, by way of the exponent's bits, times a polynomial
