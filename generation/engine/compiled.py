@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from generation.engine.blocks import LANES
 from generation.engine.packed import CompiledLinear
 
 if TYPE_CHECKING:
     from generation.engine.checkpoint import LoadedModel
 
-#: Numbers that are worked on together: every width is a multiple.
-_LANES: Final = 16
 _HEAD_SIZES: Final = (16, 32, 64, 128)
 #: Steps in one record of keys and values.
 _STEPS: Final = 64
@@ -62,7 +61,7 @@ class EightBitCache(NamedTuple):
         rows, heads, _, size = keys.shape
         whole_keys, key_scales = _in_bytes(keys)
         whole_values, value_scales = _in_bytes(values)
-        whole_keys = (whole_keys + _ZERO).view(rows, heads, -1, _STEPS // _LANES, _LANES, size // 4, 4)
+        whole_keys = (whole_keys + _ZERO).view(rows, heads, -1, _STEPS // LANES, LANES, size // 4, 4)
         whole_values = whole_values.view(rows, heads, -1, _STEPS // 4, 4, size)
         parts = (
             whole_keys.transpose(4, 5).to(torch.uint8),
@@ -212,7 +211,7 @@ def is_known(model: LoadedModel) -> bool:
     conditions = (
         config.activation_function in ("gelu", "relu"),
         config.hidden_size // config.num_attention_heads in _HEAD_SIZES,
-        all(size % _LANES == 0 for size in sizes),
+        all(size % LANES == 0 for size in sizes),
         all(isinstance(linear, CompiledLinear) and linear.bias is None for linear in linears),
         all(type(embed) is nn.Embedding for embed in body.embed_tokens),
         all(len(list(norm.parameters())) == 2 and norm.eps == body.layer_norm.eps for norm in norms),

@@ -25,11 +25,16 @@ from tests.engine.conftest import DEMO, generate
 Outcome = Rendering | EngineError
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["torch", "compiled"])
+@pytest.fixture(
+    scope="module",
+    params=[("bfloat16", False), ("bfloat16", True), ("int4", False), ("int4", True)],
+    ids=lambda param: f"{param[0]}-{'compiled' if param[1] else 'torch'}",
+)
 def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    """The demo model: real shapes, in the format that machines with bfloat16 use, packed as larger ones are."""
-    kept = tmp_path_factory.mktemp("kept") if request.param else None
-    model = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=kept)
+    """The demo model: real shapes, in the formats that machines with bfloat16 use, packed as larger ones are."""
+    dtype, is_compiled = request.param
+    kept = tmp_path_factory.mktemp("kept") if is_compiled else None
+    model = load_checkpoint(str(DEMO), device="cpu", dtype=dtype, kept=kept)
     assert pack_decoder(model.network, model.kernels)
     return model
 
@@ -138,8 +143,16 @@ def render_alone(
 
 def test_many_takes_of_a_real_shape_equal_their_solo_runs(demo: LoadedModel, tmp_path: Path) -> None:
     desk = Desk(demo)
+    windows: dict[str, Any] = {"window_seconds": 0.2, "stride_seconds": 0.1}
     requests = [
-        generate(tmp_path / f"{n}.wav", str(n), seed=n, duration_seconds=0.1 + 0.06 * n) for n in range(5)
+        generate(
+            tmp_path / f"{n}.wav",
+            str(n),
+            seed=n,
+            duration_seconds=0.1 + 0.06 * n,
+            **(windows if n > 2 else {}),
+        )
+        for n in range(5)
     ]
     for request in requests:
         desk.add(request)

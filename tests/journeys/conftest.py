@@ -51,11 +51,18 @@ def watch(page: Page) -> list[str]:
 
 
 def complaints(page: Page) -> list[str]:
-    """What the browser complained about, refused forms aside: it logs their status 400 by itself."""
-    said: list[str] = page.said  # type: ignore[attr-defined]
-    return [
-        line for line in said if "status of 400" not in line and "Response Status Error Code 400" not in line
-    ]
+    """What the browser complained about, but for what is meant to be.
+
+    It logs the status 400 of refused forms by itself, and htmx in two lines each question of a search that the next one
+    replaced.
+    """
+    said: list[str] = []
+    for line in page.said:  # type: ignore[attr-defined]
+        if line.startswith("htmx:sendAbort") and said and said[-1].startswith("htmx:afterRequest"):
+            said.pop()
+        elif "status of 400" not in line and "Response Status Error Code 400" not in line:
+            said.append(line)
+    return said
 
 
 def ask(page: Page, prompt: str, *, seconds: float, takes: int = 1, seed: int | None = None) -> None:

@@ -104,7 +104,7 @@ INLINE void sum_int8(const char *block, const uint32_t *rows, floats sums[][PART
 INLINE void sum_int4(const char *block, const uint32_t *rows, const float *all, floats sums[][PARTS], int64_t pairs,
                      int count) {
     const int64_t groups = 2 * pairs / GROUP;
-    for (int64_t group = 0; group < groups; group++, block += group_bytes(INT4)) {
+    for (int64_t group = 0; group < groups; group++, block += GROUP_BYTES) {
         floats own[MOST_ROWS][PARTS];
         clear(own, count);
         for (int word = 0; word < GROUP / 8; word++) {

@@ -20,13 +20,10 @@ struct weight {
 };
 
 #define GROUP 32
+#define GROUP_BYTES (4 * TOGETHER + GROUP * TOGETHER / 2)
 
-static int64_t group_bytes(enum held held) {
-    return held == INT4 ? 4 * TOGETHER + GROUP * TOGETHER / 2 : held == INT8 ? GROUP * TOGETHER : 2 * GROUP * TOGETHER;
-}
-
-static int64_t block_bytes(enum held held, int64_t in) {
-    return held == INT4 ? in / GROUP * group_bytes(held) : held == INT8 ? in * TOGETHER + 4 * TOGETHER : 2 * in * TOGETHER;
+INLINE int64_t block_bytes(enum held held, int64_t in) {
+    return held == INT4 ? in / GROUP * GROUP_BYTES : held == INT8 ? in * TOGETHER + 4 * TOGETHER : 2 * in * TOGETHER;
 }
 
 /* Bytes to be asked of memory before they are needed: of few rows, which only wait for it, into the first cache; of more into
