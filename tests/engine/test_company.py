@@ -30,10 +30,10 @@ Outcome = Rendering | EngineError
     params=[("bfloat16", False), ("bfloat16", True), ("int4", False), ("int4", True)],
     ids=lambda param: f"{param[0]}-{'compiled' if param[1] else 'torch'}",
 )
-def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def demo(request: pytest.FixtureRequest, kernels_folder: Path) -> LoadedModel:
     """The demo model: real shapes, in the formats that machines with bfloat16 use, packed as larger ones are."""
     dtype, is_compiled = request.param
-    kept = tmp_path_factory.mktemp("kept") if is_compiled else None
+    kept = kernels_folder if is_compiled else None
     model = load_checkpoint(str(DEMO), device="cpu", dtype=dtype, kept=kept)
     assert pack_decoder(model.network, model.kernels)
     return model

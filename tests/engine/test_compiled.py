@@ -29,8 +29,8 @@ pytestmark = needs_compiler
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept")
+def kept(kernels_folder: Path) -> Path:
+    return kernels_folder
 
 
 def loaded(folder: Path, kept: Path, dtype: str = "bfloat16") -> LoadedModel:

@@ -144,10 +144,10 @@ def test_prompt_and_seed_change_what_is_heard(demo: LoadedModel) -> None:
 
 
 def test_music_that_is_cut_off_does_not_end_in_a_crack(demo: LoadedModel) -> None:
-    """Its codec overshoots up to a thousandfold where its padding begins, at one cut of ten."""
-    codes = codes_for(demo, "calm music box lullaby", frames=200, seed=1, top_k=250)
+    """Its codec overshoots where its padding begins, at one cut of twelve, the worst by a thousandfold."""
+    codes = codes_for(demo, "calm music box lullaby", frames=155, seed=1, top_k=250)
     hop, whole = demo.samples_per_frame, np.abs(decode_take(demo, codes))
-    for end in range(20, 200):
+    for end in range(95, 155):  # six of them crack without it
         before = whole[:, (end - 5) * hop : end * hop].max()
         last = np.abs(decode_take(demo, codes[:, :end]))[:, -hop:].max()
         assert last < 2 * before + 0.02, end

@@ -31,9 +31,17 @@ PROMPTS = ["lo-fi hip hop with electric piano, bass and drums", "calm piano lull
 @pytest.fixture(
     scope="module", params=[False, pytest.param(True, marks=needs_compiler)], ids=["torch", "compiled"]
 )
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+def kept(request: pytest.FixtureRequest, kernels_folder: Path) -> Path | None:
     """The folder for compiled kernels, or none."""
-    return tmp_path_factory.mktemp("kept") if request.param else None
+    return kernels_folder if request.param else None
+
+
+@pytest.fixture(scope="module")
+def exact(kernels_folder: Path) -> LoadedModel:
+    """The demo in float32, as quick as it can be."""
+    model = load_checkpoint(str(DEMO), device="cpu", dtype="float32", kept=kernels_folder)
+    pack_decoder(model.network, model.kernels)
+    return model
 
 
 @pytest.fixture(scope="module", params=["int8", "int4"])
@@ -76,8 +84,7 @@ def test_a_layer_answers_what_its_weight_says(quantised: LoadedModel) -> None:
     assert error < {"int8": 0.01, "int4": 0.12}[quantised.format_name]
 
 
-def test_it_is_good_enough_to_be_offered(quantised: LoadedModel) -> None:
-    exact = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
+def test_it_is_good_enough_to_be_offered(quantised: LoadedModel, exact: LoadedModel) -> None:
     found = [agreement(exact, quantised, prompt=prompt, frames=150) for prompt in PROMPTS]
     together = Agreement(
         divergence=mean(each.divergence for each in found),
