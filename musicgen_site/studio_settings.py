@@ -91,8 +91,8 @@ class StudioSettings(BaseSettings):
         default="auto",
         description="Number format of model weights: `auto`, `float32`, `bfloat16`, `float16`, and on a processor `int8` or"
         " `int4`. `auto` is bfloat16 on CUDA, and on a processor where that is quicker, which is measured when the first model"
-        " is loaded; else float32. `int4` needs least memory, departs furthest from float32, and makes a single take quickest"
-        " where there is a C compiler.",
+        " of its size is loaded; else float32. `int4` needs least memory and departs furthest from float32; with a C compiler"
+        " and a processor that has `avx512_bf16` it makes a single take quickest.",
     )
     memory_gb: float | None = Field(
         default=None,
