@@ -5,6 +5,7 @@ Knows nothing of prompts or steps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,11 +14,13 @@ import soundfile
 import torch
 from torch import Tensor
 
+from generation.engine import resampling
 from generation.engine.audio import Samples
 from generation.engine.checkpoint import LoadedModel
+from generation.engine.chunks import encoder_reach
 from generation.engine.errors import EngineError
+from generation.engine.linear_prediction import gone_on
 from generation.engine.protocol import BEGINNING_UNREADABLE
-from generation.engine.resampling import resampled
 
 #: Seconds over which the audio gives way to the same moment as the codec plays it, so that nothing clicks.
 FADE_SECONDS: Final = 0.02
@@ -35,28 +38,36 @@ class Beginning:
 def read_beginning(model: LoadedModel, path: str, *, seconds: float, most: int | None) -> Beginning:
     """The first `seconds` of a sound file at the model's rate, and at most so many of its last frames as codes.
 
-    One of other channels is mixed: to mono by the mean, to stereo by the same on both sides. Raises EngineError
-    BEGINNING_UNREADABLE for a file that is none, or is shorter.
+    The codec hears what follows in the file, too, or how the sound would go on, not the silence after an end
+    (docs/decisions/0019). One of other channels is mixed: to mono by the mean, to stereo by the same on both sides.
+    Raises EngineError BEGINNING_UNREADABLE for a file that is none, or is shorter.
     """
+    ahead = encoder_reach(model)
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
             wanted = round(seconds * rate)
-            read = file.read(wanted, dtype="float32", always_2d=True).T  # [channels, n]
+            beyond = math.ceil(ahead * model.samples_per_frame * rate / model.sample_rate)
+            beyond += resampling.reach(rate, model.sample_rate)
+            read = file.read(wanted + beyond, dtype="float32", always_2d=True).T  # [channels, n]
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
         raise _unreadable(str(error)) from error
-    if read.shape[1] != wanted:
+    if read.shape[1] < wanted:
         raise _unreadable(f"{read.shape[1]} samples instead of {wanted}")
     mixed = _mixed(torch.from_numpy(read.copy()), model.channels)
+    mixed = gone_on(mixed, wanted + beyond - mixed.shape[1])
     try:
-        samples = resampled(mixed, rate, model.sample_rate)
+        heard = resampling.resampled(mixed, rate, model.sample_rate)
     except ValueError as error:
         raise _unreadable(str(error)) from error
+    samples = heard[:, : math.ceil(wanted * model.sample_rate / rate)]
     frames = samples.shape[1] // model.samples_per_frame
     frames = frames if most is None else min(frames, most)
     if not frames:
         raise _unreadable("it is shorter than a frame")
-    return Beginning(samples.numpy(), _encoded(model, samples[:, -frames * model.samples_per_frame :]))
+    return Beginning(
+        samples.numpy(), _encoded(model, heard, end=samples.shape[1], frames=frames, reach=ahead)
+    )
 
 
 def joined(model: LoadedModel, beginning: Beginning, samples: Samples) -> Samples:
@@ -69,14 +80,18 @@ def joined(model: LoadedModel, beginning: Beginning, samples: Samples) -> Sample
     return np.concatenate([head, samples[:, known:]], axis=1)
 
 
-def _encoded(model: LoadedModel, samples: Tensor) -> Tensor:
+def _encoded(model: LoadedModel, heard: Tensor, *, end: int, frames: int, reach: int) -> Tensor:
+    """Codes [K, frames] of the frames before sample `end`; the codec hears so many more on either side, where there are."""
     codec: Any = model.network.audio_encoder
-    sides = samples[:, None].to(model.device, next(codec.parameters()).dtype)  # [channels, 1, n]
+    hop = model.samples_per_frame
+    before = min(reach, end // hop - frames)
+    part = heard[:, end - (before + frames) * hop : end + reach * hop]
+    sides = part[:, None].to(model.device, next(codec.parameters()).dtype)  # [channels, 1, n]
     found: Tensor = codec.encode(sides).audio_codes[0].cpu()  # [channels, K', T]
     codes = found.transpose(0, 1).flatten(0, 1)  # left and right in turn
     if codes.shape[0] != model.codebooks:
         raise _unreadable(f"the codec gives {codes.shape[0]} codebooks instead of {model.codebooks}")
-    return codes.long()
+    return codes[:, before : before + frames].long()
 
 
 def _mixed(samples: Tensor, channels: int) -> Tensor:

@@ -29,6 +29,14 @@ def can_be_chunked(model: LoadedModel) -> bool:
     )
 
 
+def encoder_reach(model: LoadedModel) -> int:
+    """Frames of sound on either side that the codes of a frame depend on; 0 for a codec that cannot be chunked."""
+    if not can_be_chunked(model):
+        return 0
+    layers: Any = model.network.audio_encoder.encoder.layers
+    return math.ceil(_reach(layers) / model.samples_per_frame)
+
+
 class ChunkDecoder:
     """Codes of one take as samples, as far as they can be told. Holds what the next chunk needs of those before it."""
 
@@ -125,6 +133,7 @@ def _reach(layers: Any) -> int:
         elif isinstance(layer, encodec.EncodecResnetBlock):
             reach += _reach(layer.block)
         elif isinstance(layer, encodec.EncodecConv1d):
-            before = int(layer.kernel_size) - 1  # with its dilation
-            reach += before if layer.causal else math.ceil(before / 2)
+            stride = int(layer.stride)
+            beyond = int(layer.kernel_size) - stride  # with its dilation
+            reach = reach * stride + (beyond if layer.causal else math.ceil(beyond / 2))
     return reach

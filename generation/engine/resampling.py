@@ -16,6 +16,11 @@ _BAND: Final = 0.95
 MOST_NUMBERS: Final = 1 << 25
 
 
+def reach(rate: int, wanted: int, *, band: float = _BAND) -> int:
+    """Samples at the old rate on either side that one at the new rate depends on."""
+    return 0 if rate == wanted else math.ceil(_CROSSINGS * rate / (band * min(rate, wanted)))
+
+
 def resampled(samples: Tensor, rate: int, wanted: int, *, band: float = _BAND) -> Tensor:
     """Samples [channels, n] at another rate, by a windowed sinc; as they are at the same one.
 
@@ -27,7 +32,7 @@ def resampled(samples: Tensor, rate: int, wanted: int, *, band: float = _BAND) -
     shared = math.gcd(rate, wanted)
     old, new = rate // shared, wanted // shared
     cutoff = band * min(old, new)
-    width = math.ceil(_CROSSINGS * old / cutoff)
+    width = reach(rate, wanted, band=band)
     if new * (2 * width + old) > MOST_NUMBERS:
         raise ValueError(f"{rate} samples a second cannot become {wanted}")
     times = torch.arange(-width, width + old)[None] / old - torch.arange(new)[:, None] / new
