@@ -47,6 +47,7 @@ class LiveTake:
     variation: int
     url: str
     sample_rate: int
+    duration_seconds: float
 
     @property
     def number(self) -> int:
@@ -274,7 +275,12 @@ def _running_card(job: Job, queue: Queue, common: dict[str, Any]) -> JobCard:
         elapsed_seconds=elapsed,
         remaining_seconds=remaining,
         live=tuple(
-            LiveTake(variation, reverse("api:live", args=[job.pk, variation]), stream.sample_rate)
+            LiveTake(
+                variation,
+                reverse("api:live", args=[job.pk, variation]),
+                stream.sample_rate,
+                live.heard_seconds(job),
+            )
             for variation, stream in live.audible(job).items()
         ),
         **common,

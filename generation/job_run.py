@@ -384,7 +384,7 @@ class JobRun:
             beginning=str(self._source) if self._source else None,
             beginning_seconds=job.continued_from_seconds if self._source else None,
             reference=str(self._melody or ""),
-            live=None if self._source else self.live.begin(variation.number, request, runner.loaded),
+            live=self.live.begin(variation.number, request, runner.loaded),
         )
         finished: protocol.RequestFinished | None = None
         try:

@@ -14,8 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from generation.engine.audio import Samples
+from generation.engine.beginning import Beginning, joined
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.chunks import ChunkDecoder
+from generation.engine.protocol import LIVE_LEAD_SECONDS
 
 #: Seconds of audio in the first chunk, and in each after it: the first sound comes early, and a chunk is never so long
 #: that the takes beside it wait noticeably for its decoding.
@@ -32,30 +34,51 @@ OnAudio = Callable[[int, Path, bool], None]  # number of the chunk, its file, wh
 class LiveAudio:
     """Writes a take's chunks as they can be told: 16-bit samples without a header, channels in turn."""
 
-    def __init__(self, model: LoadedModel, prefix: str, on_audio: OnAudio) -> None:
-        """Files are named `prefix`, a dash and the chunk's number."""
+    def __init__(
+        self, model: LoadedModel, prefix: str, on_audio: OnAudio, beginning: Beginning | None = None
+    ) -> None:
+        """Files are named `prefix`, a dash and the chunk's number.
+
+        A take that goes on from `beginning` is heard from LIVE_LEAD_SECONDS before what is new, where there are so many.
+        """
+        self._model = model
         self._decoder, self._prefix, self._on_audio = ChunkDecoder(model), prefix, on_audio
         self._hop, self._frame_rate, self._sample_rate = (
             model.samples_per_frame,
             model.frame_rate,
             model.sample_rate,
         )
+        known, before = 0, 0
+        if beginning is not None:
+            known, before = beginning.codes.shape[1], beginning.samples.shape[1]
+        #: Frames of the beginning that are heard, and those that are not: as frames of its codes, and as samples.
+        self._lead = min(known, math.ceil(LIVE_LEAD_SECONDS * model.frame_rate))
+        self._left_out, self._samples_left_out = known - self._lead, before - self._lead * self._hop
+        self._beginning: Beginning | None = None
+        if beginning is not None:
+            self._beginning = Beginning(
+                beginning.samples[:, self._samples_left_out :], beginning.codes[:, self._left_out :]
+            )
         self._chunks = 0
         self._gain = 1.0
 
     def waiting(self, frames: int) -> int:
         """With so many complete frames: how many could be told beyond those that make up a chunk; below 0 for none."""
         seconds = NEXT_SECONDS if self._chunks else FIRST_SECONDS
-        wanted = math.ceil(seconds * self._frame_rate)
-        return frames - self._decoder.frames_done - self._decoder.held_back - wanted
+        wanted = math.ceil(seconds * self._frame_rate) + (0 if self._chunks else self._lead)
+        return frames - self._left_out - self._decoder.frames_done - self._decoder.held_back - wanted
 
     def tell(self, codes: Tensor) -> None:
         """Write a chunk of what can be told, given all codes [K, T] so far. Raises OSError, and what torch raises."""
-        self._write(self._decoder.further(codes), is_last=False)
+        samples = self._decoder.further(codes[:, self._left_out :])
+        if self._beginning is not None and not self._chunks:
+            samples = joined(self._model, self._beginning, samples)
+        self._write(samples, is_last=False)
 
     def conclude(self, samples: Samples) -> None:
         """Write the rest as the last chunk, given the whole take [channels, n]. Raises OSError."""
-        self._write(samples[:, self._decoder.frames_done * self._hop :], is_last=True)
+        told = self._samples_left_out + self._decoder.frames_done * self._hop
+        self._write(samples[:, told:], is_last=True)
 
     def _write(self, samples: Samples, *, is_last: bool) -> None:
         path = Path(f"{self._prefix}-{self._chunks:04d}.pcm")

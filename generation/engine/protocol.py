@@ -43,6 +43,9 @@ DTYPES: Final = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 # shorter ones. A longer prompt is refused with both figures rather than cut in silence.
 MAX_PROMPT_TOKENS: Final = 512
 
+#: A take that goes on from other audio is heard early from so long before what is new.
+LIVE_LEAD_SECONDS: Final = 1.0
+
 
 class ProtocolError(ValueError):
     """A line that is not a message of this protocol. The text says what is wrong with it."""
@@ -227,8 +230,9 @@ class RequestProgress(_Event):
 class RequestAudio(_Event):
     """The next part of a take that is being made lies in a file: 16-bit little-endian samples, channels in turn.
 
-    Chunks follow each other without a gap; together they are the take, but for loudness: see `live.py`. Whoever reads
-    this owns the file. A take whose codec or disk cannot do it goes on without.
+    Chunks follow each other without a gap; together they are the take, but for loudness: see `live.py`. One that goes on
+    from other audio begins with the last LIVE_LEAD_SECONDS of that. Whoever reads this owns the file. A take whose codec
+    or disk cannot do it goes on without.
     """
 
     NAME = "request.audio"

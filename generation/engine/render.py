@@ -95,9 +95,8 @@ class Making:
                 seconds=request.beginning_seconds,
                 most=None if self._window is None else self._window - stride,
             )
-        # What goes on from other audio is heard with it, once the two are joined.
-        elif request.live and self._on_audio is not None and can_be_chunked(model):
-            self._live = LiveAudio(model, request.live, self._on_audio)
+        if request.live and self._on_audio is not None and can_be_chunked(model):
+            self._live = LiveAudio(model, request.live, self._on_audio, self._beginning)
         conditioning = encode_prompt(model, request.prompt, request.guidance_scale, self._pitches(model))
         self._seconds["encode"] = self._clock.lap()
         return CodesRequest(

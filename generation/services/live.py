@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from django.conf import settings
 
+from generation.engine.protocol import LIVE_LEAD_SECONDS
 from generation.models import Job, JobStatus
 from registry.media import live_media
 
@@ -68,6 +69,11 @@ def audible(job: Job) -> dict[int, LiveStream]:
         for number, stream in sorted(streams_of(job).items())
         if stream.chunks and not stream.is_complete
     }
+
+
+def heard_seconds(job: Job) -> float:
+    """How long the stream of one of its takes will be: what is new, and the end of what it goes on from."""
+    return job.duration_seconds + min(LIVE_LEAD_SECONDS, job.continued_from_seconds or 0.0)
 
 
 def note_stream(job: Job, variation: int, stream: LiveStream) -> None:

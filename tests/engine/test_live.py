@@ -144,6 +144,53 @@ def test_a_take_in_windows_is_heard_as_one(model: LoadedModel, tmp_path: Path, s
     assert_same_sound(ear, request)
 
 
+@pytest.fixture(scope="module")
+def old_take(demo: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> str:
+    request = generate(
+        tmp_path_factory.mktemp("old") / "old.wav", duration_seconds=3.1, prompt="calm music box lullaby"
+    )
+    alone(demo, request)
+    return request.output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "lead", "stop_at", "windows"),
+    [
+        (3.01, 1.0, None, {}),
+        (3.01, 1.0, None, {"window_seconds": 3.0, "stride_seconds": 1.2}),
+        (0.41, 0.4, None, {}),  # all frames that it has
+        (3.01, 1.0, 3, {}),  # before anything was heard
+        (3.01, 1.0, 40, {}),
+    ],
+)
+def test_what_goes_on_is_heard_from_a_second_before(
+    demo: LoadedModel,
+    old_take: str,
+    tmp_path: Path,
+    seconds: float,
+    lead: float,
+    stop_at: int | None,
+    windows: dict[str, Any],
+) -> None:
+    options = {"prompt": "calm piano", "duration_seconds": 1.5, **windows}
+    request = live_request(tmp_path, "further", beginning=old_take, beginning_seconds=seconds, **options)
+    made, ear = alone(demo, request, stop_at=stop_at)
+    expected = np.rint(file_of(request).astype(np.float64) * 32767)
+    assert expected.shape[0] == round(seconds * 16000) + made.frames * 320
+    assert made.frames == (stop_at or 75)
+    assert ear.heard.shape[0] == round(lead * 16000) + made.frames * 320
+    assert np.abs(ear.heard - expected[-len(ear.heard) :]).max() <= BOUND
+    assert ear.is_complete
+    if not stop_at:
+        assert [len(chunk) for chunk in ear.chunks] == [round(lead * 16000) + 8000, 16000]
+        assert ear.frames_made[0] == 25 + 5
+        plain = generate(
+            tmp_path / "plain.wav", "plain", beginning=old_take, beginning_seconds=seconds, **options
+        )
+        alone(demo, plain)
+        assert Path(request.output).read_bytes() == Path(plain.output).read_bytes()
+
+
 def test_where_chunks_cannot_be_written_the_take_is_made_all_the_same(
     mono_model: LoadedModel, tmp_path: Path
 ) -> None:

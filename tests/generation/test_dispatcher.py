@@ -557,7 +557,10 @@ def test_a_take_is_verified_or_it_is_told_where_it_departs(owner: User, settings
     assert Take.objects.count() == 2, "what was made for it is gone"
     assert take.recipe_line.endswith(" --extend")
     # One that goes on from it begins with it, and is made again while that is there.
-    longer = until_ended(submit(owner, continue_take=take.pk)).takes.get()
+    went_on = until_ended(submit(owner, continue_take=take.pk))
+    assert went_on.live is not None
+    assert went_on.live["0"]["is_complete"] is True, "it was heard while it was made"
+    longer = went_on.takes.get()
     assert longer.recipe["continued"] == {"take": take.pk, "sha256": take.sha256, "from_seconds": 1.2}
     assert f"--continue {take.pk} --continue-from 1.2" in longer.recipe_line
     assert (longer.frames, longer.duration_seconds) == (25, 1.7)

@@ -215,6 +215,11 @@ def test_card_and_api_offer_what_can_be_heard(owner: User, client: Client) -> No
     page = client.get("/").content.decode()
     assert f'data-live-url="{address(job, 2)}"' in page
     assert address(job, 1) not in page
+    seconds = job.duration_seconds
+    assert [heard.duration_seconds for heard in cards.card_of(job).live] == [seconds]
+    for begins_at, lead in ((0.4, 0.4), (20.0, 1.0)):
+        job.continued_from_seconds = begins_at
+        assert [heard.duration_seconds for heard in cards.card_of(job).live] == [seconds + lead]
     assert jobs.end_job(job, JobStatus.CANCELLED, host=HOST)
     assert client.get(f"/api/generations/{job.pk}").json()["live_urls"] == []
 
