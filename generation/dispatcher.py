@@ -378,6 +378,7 @@ class Dispatcher:
             "is_busy": runner.is_busy,
             "device": runner.loaded.device,
             "dtype": runner.loaded.dtype,
+            "no_kernels": runner.loaded.no_kernels,
             "memory_bytes": self._pool.bytes_of(runner),
             "idle_seconds": 0 if runner.is_busy else round(time.monotonic() - runner.last_used),
         }

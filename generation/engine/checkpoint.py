@@ -25,7 +25,7 @@ from generation.engine.chroma import ChromaShape, read_chroma_shape
 from generation.engine.errors import EngineError
 from generation.engine.families import FAMILIES, MELODY, network_class
 from generation.engine.hub import fetch_checkpoint
-from generation.engine.kernels import Kernels, compiled_kernels
+from generation.engine.kernels import Kernels, NoKernels, compiled_kernels
 from generation.engine.measured_format import measure_once
 from generation.engine.memory import is_out_of_memory
 from generation.engine.packed import held_weights
@@ -65,6 +65,7 @@ class LoadedModel:
     revision: str | None  # commit on the hub
     chroma: ChromaShape | None = None  # how it reads the melody of a clip; None for a text model
     kernels: Kernels | None = None  # compiled ones; None where torch's operators do it
+    no_kernels: str = ""  # why there are none on a processor, for people; else empty
     quantised: QuantisedFormat | None = None  # how the decoder's layers are held, where that is not `dtype`
 
     @property
@@ -128,7 +129,7 @@ def _load_checkpoint(
     name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
     model_type, decoder = _check_config(folder, name)
     quantised = _quantised(dtype, chosen_device)
-    kernels = compiled_kernels(kept) if kept and chosen_device.type == "cpu" else None
+    kernels, no_kernels = _kernels(kept if chosen_device.type == "cpu" else None)
     chosen_dtype = (
         torch.bfloat16 if quantised else _choose_dtype(dtype, chosen_device, decoder, kept, kernels)
     )
@@ -161,7 +162,16 @@ def _load_checkpoint(
         chroma=chroma,
         quantised=quantised,
         kernels=kernels,
+        no_kernels=no_kernels,
     )
+
+
+def _kernels(kept: Path | None) -> tuple[Kernels | None, str]:
+    """Compiled ones that are kept in a folder, or why there are none."""
+    try:
+        return (compiled_kernels(kept), "") if kept else (None, "")
+    except NoKernels as reason:
+        return None, str(reason)
 
 
 def choose_device(device: str) -> torch.device:

@@ -6,6 +6,7 @@ Where there is no compiler, or what it made does not answer what torch does, the
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import shutil
 import subprocess
@@ -21,15 +22,22 @@ from generation.engine.blocks import LANES, Held, int4_blocks, int8_blocks, pair
 from generation.engine.sampling import Sampling, choose, guided
 from registry.number_formats import this_machine
 
+logger = logging.getLogger(__name__)
+
 _SOURCES: Final = Path(__file__).with_name("compiled_kernels")
 _MAIN: Final = "step.c"
 _COMPILERS: Final = ("cc", "gcc", "clang")
 #: torch brings libgomp along under the name by which the system's would be asked for: both share one set of threads.
 _FLAGS: Final = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 _COMPILE_SECONDS: Final = 60
+_TOLD_BYTES: Final = 2000
 _ATTENTION: Final = {torch.float32: "attend_float32", torch.bfloat16: "attend_bfloat16"}
 #: Largest difference from torch's answer in a trial whose numbers are around 1.
 _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+
+
+class NoKernels(Exception):
+    """There are none here, for the reason that `str()` says to people."""
 
 
 class Kernels:
@@ -111,8 +119,8 @@ def can_choose(sampling: Sampling, vocabulary: int) -> bool:
     return vocabulary % LANES == 0 and not sampling.greedy and not has_top_p
 
 
-def compiled_kernels(folder: Path) -> Kernels | None:
-    """The kernels for this processor, made in `folder` if they are not there; None where that is not possible."""
+def compiled_kernels(folder: Path) -> Kernels:
+    """The kernels for this processor, made in `folder` if they are not there. Raises NoKernels."""
     texts = [path.read_bytes() for path in sorted(_SOURCES.glob("*.[ch]"))]
     name = sha256(b"\0".join([*texts, " ".join(_FLAGS).encode(), this_machine().encode()])).hexdigest()[:12]
     library = folder / f"kernels-{name}.so"
@@ -120,10 +128,20 @@ def compiled_kernels(folder: Path) -> Kernels | None:
         if not _is_whole(library):
             _compile(library)
         kernels = Kernels(library, name)
-    except (OSError, AttributeError, subprocess.SubprocessError):
-        return None
-    trials = (_attends_as_torch, _multiplies_as_torch, _chooses_as_torch)
-    return kernels if all(trial(kernels) for trial in trials) else None
+    except (OSError, AttributeError, subprocess.SubprocessError) as problem:
+        logger.warning("no kernels: %s", _told(problem))
+        raise NoKernels(
+            "The C compiler here cannot compile the engine's kernels; its log says why."
+        ) from problem
+    if not all(trial(kernels) for trial in (_attends_as_torch, _multiplies_as_torch, _chooses_as_torch)):
+        raise NoKernels("What the C compiler here makes of the engine's kernels computes wrongly.")
+    return kernels
+
+
+def _told(problem: Exception) -> str:
+    """The problem with the last of what the compiler wrote."""
+    written = getattr(problem, "stderr", None) or b""
+    return f"{problem} {written[-_TOLD_BYTES:].decode(errors='replace')}".strip()
 
 
 def _is_whole(library: Path) -> bool:
@@ -139,10 +157,10 @@ def _digest(library: Path) -> str:
 
 
 def _compile(library: Path) -> None:
-    """Raises OSError or SubprocessError."""
+    """Raises NoKernels, OSError or SubprocessError."""
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:
-        raise FileNotFoundError(f"none of {', '.join(_COMPILERS)}")
+        raise NoKernels("No C compiler is installed here: install gcc or clang.")
     library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = library.with_suffix(f".{os.getpid()}")  # another runner may do the same
     try:

@@ -201,6 +201,7 @@ class LoadFinished(_Event):
     seconds: float
     memory_bytes: int  # held on the device; on a CPU the resident size of the runner
     kernels: str = ""  # "torch", or "compiled" and what stands for the text and the processor
+    no_kernels: str = ""  # why there are no compiled ones on a processor, a sentence for people; else empty
 
 
 @dataclass(frozen=True, kw_only=True)

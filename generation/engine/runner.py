@@ -313,6 +313,7 @@ def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:
         seconds=seconds,
         memory_bytes=held_memory_bytes(model.device),
         kernels=f"compiled {model.kernels.name}" if model.kernels else "torch",
+        no_kernels=model.no_kernels,
     )
 
 

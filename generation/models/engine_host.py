@@ -74,6 +74,11 @@ class EngineHost(models.Model):
         return self.state in ("ready", "none", "starting") and says_away(self.last_error)
 
     @property
+    def no_kernels(self) -> str:
+        """Why its loaded models go without compiled kernels on a processor; empty where they do not."""
+        return next((reason for runner in self.runners if (reason := runner.get("no_kernels"))), "")
+
+    @property
     def silence(self) -> timedelta:
         """Time since it was heard of. Of rows that were asked for `with_silence`."""
         silence: timedelta = self.silent_for  # type: ignore[attr-defined]

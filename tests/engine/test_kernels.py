@@ -24,7 +24,7 @@ from generation.engine.blocks import (
 )
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.decode import Batch, CodesRequest, generate_codes
-from generation.engine.kernels import Kernels, can_choose, compiled_kernels
+from generation.engine.kernels import Kernels, NoKernels, can_choose, compiled_kernels
 from generation.engine.network import DecoderStep, _heard
 from generation.engine.packed import CompiledLinear, pack_decoder
 from generation.engine.prompt import encode_prompt
@@ -44,9 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(folder: Path) -> Kernels:
-    made = compiled_kernels(folder)
-    assert made is not None
-    return made
+    return compiled_kernels(folder)
 
 
 def drawn(
@@ -121,7 +119,6 @@ def test_one_that_was_spoilt_is_compiled_anew(
     spoilt = tmp_path / f"kernels-{compiled.name}.so"
     before = spoilt.stat().st_size
     again = compiled_kernels(tmp_path)
-    assert again is not None
     assert again.name == compiled.name
     assert spoilt.stat().st_size > before
 
@@ -132,34 +129,35 @@ def test_it_is_compiled_once_for_a_processor(folder: Path, monkeypatch: pytest.M
     (library,) = folder.glob("*.so")
     before = library.stat()
     again = compiled_kernels(folder)
-    assert first is not None
-    assert again is not None
     assert again.name == first.name
     assert library.stat().st_mtime_ns == before.st_mtime_ns
     monkeypatch.setattr(kernels, "this_machine", lambda: "another")
     other = compiled_kernels(folder)
-    assert other is not None
     assert other.name != first.name, "a home that moved to another processor"
 
 
 @pytest.mark.parametrize(
-    "hinder",
+    ("name", "value", "reason"),
     [
-        lambda patch, folder: patch.setattr(kernels, "_COMPILERS", ("no-such-compiler",)),
-        lambda patch, folder: patch.setattr(kernels, "_COMPILERS", ("false",)),
-        lambda patch, folder: patch.setattr(kernels, "_MAIN", "../kernels.py"),
-        lambda patch, folder: patch.setattr(kernels, "_COMPILE_SECONDS", 0.0001),
-        lambda patch, folder: patch.setattr(kernels, "_TOLERANCE", {torch.float32: 0.0}),
+        ("_COMPILERS", ("no-such-compiler",), "No C compiler is installed here: install gcc or clang."),
+        ("_COMPILERS", ("false",), "cannot compile"),
+        ("_MAIN", "../kernels.py", "cannot compile"),
+        ("_COMPILE_SECONDS", 0.0001, "cannot compile"),
+        ("_TOLERANCE", {torch.float32: 0.0}, "computes wrongly"),
     ],
 )
-def test_without_it_torch_does_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mono: Path, hinder: object
+def test_without_it_torch_does_it_and_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mono: Path, name: str, value: object, reason: str
 ) -> None:
-    hinder(monkeypatch, tmp_path)  # type: ignore[operator]
-    assert compiled_kernels(tmp_path) is None
+    monkeypatch.setattr(kernels, name, value)
+    if value != ("no-such-compiler",) and shutil.which("cc") is None:
+        reason = "No C compiler"
+    with pytest.raises(NoKernels, match=reason):
+        compiled_kernels(tmp_path)
     assert not list(tmp_path.glob("*.[0-9]*")), "nothing half made"
     model = load_checkpoint(str(mono), device="cpu", dtype="float32", kept=tmp_path)
     assert model.kernels is None
+    assert reason in model.no_kernels
     assert codes_of(model, frames=8).shape[1] == 8
 
 

@@ -94,6 +94,19 @@ def test_it_tells_what_goes_on(client: Client, busy: Job) -> None:
     assert "a private prompt" not in text
 
 
+def test_that_kernels_could_not_be_compiled_is_told(client: Client, busy: Job) -> None:
+    reason = "No C compiler is installed here: install gcc or clang."
+    assert "kernels" not in text_of(client)
+    settings = client.get("/settings/").content.decode()
+    assert "several times slower" not in settings
+    host = EngineHost.objects.get(name=HOST)
+    host.runners[0]["no_kernels"] = reason
+    host.save()
+    assert f"Without compiled kernels: {reason}" in text_of(client)
+    settings = client.get("/settings/").content.decode()
+    assert f"several times slower here than they could be. {reason}" in settings
+
+
 def test_an_empty_studio_says_so(client: Client, home: Path, db: None) -> None:
     text = text_of(client)
     for part in (
