@@ -108,12 +108,12 @@ def test_logits_are_those_of_the_modules(
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("processor", OLDER_PROCESSORS)
 def test_so_they_are_on_an_older_processor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processor: str, dtype: str
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, processor: str, dtype: str
 ) -> None:
     flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in kernels._FLAGS]
     monkeypatch.setattr(kernels, "_FLAGS", flags)
     build_checkpoint(tmp_path, SHAPES["heads of 64, a large vocabulary"], seed=1)
-    assert_like_the_modules(loaded(tmp_path, tmp_path, dtype), steps=70)
+    assert_like_the_modules(loaded(tmp_path, kept, dtype), steps=70)
 
 
 @torch.inference_mode()
