@@ -18,10 +18,12 @@ def plain_number(value: float) -> str:
 
 
 def spoken_seconds(value: float) -> str:
-    """Seconds as people say them: "4.1 s" below ten, "12 s", "1 min 20 s", "1 h 5 min"."""
+    """Seconds as people say them: "under 0.1 s", "4.1 s" below ten, "12 s", "1 min 20 s", "1 h 5 min"."""
     if not math.isfinite(value):
         return "unknown"
     value = max(0.0, value)
+    if 0 < value < 0.05:
+        return f"under 0.1{THIN_SPACE}s"
     if value < 9.95:
         return f"{plain_number(round(value, 1))}{THIN_SPACE}s"
     whole = round(value)

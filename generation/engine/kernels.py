@@ -131,10 +131,12 @@ def compiled_kernels(folder: Path) -> Kernels:
     except (OSError, AttributeError, subprocess.SubprocessError) as problem:
         logger.warning("no kernels: %s", _told(problem))
         raise NoKernels(
-            "The C compiler here cannot compile the engine's kernels; its log says why."
+            "The C compiler here cannot compile the engine's kernels: the studio's log says why."
         ) from problem
     if not all(trial(kernels) for trial in (_attends_as_torch, _multiplies_as_torch, _chooses_as_torch)):
-        raise NoKernels("What the C compiler here makes of the engine's kernels computes wrongly.")
+        raise NoKernels(
+            "What the C compiler here makes of the engine's kernels computes wrongly: install another one."
+        )
     return kernels
 
 

@@ -70,7 +70,10 @@ def _row(host: EngineHost, jobs: list[Job], names: dict[str, str]) -> HostRow:
     return HostRow(
         host=host,
         state=_state_of(host),
-        device=" · ".join(part for part in (device_word(host.device), host.device_name, host.dtype) if part),
+        device=" · ".join(
+            # A processor has no other name.
+            dict.fromkeys(filter(None, (device_word(host.device), host.device_name, host.dtype)))
+        ),
         runners=runners,
         jobs=[_job_line(job) for job in jobs],
         heartbeat_seconds=max(0.0, host.silence.total_seconds()),

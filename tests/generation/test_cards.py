@@ -1,5 +1,6 @@
 """Jobs in words: place in line, waiting and remaining times, what was kept, and what can be done."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from gated_configs.wording import THIN_SPACE
+from gated_configs.wording import THIN_SPACE, spoken_seconds
 from generation import cards
 from generation.models import Job, JobStatus
 from generation.services import jobs
@@ -229,3 +230,12 @@ def test_the_studio_shows_the_newest_takes_that_were_kept(owner: User, bob: User
     mine[-1].deleted_at = NOW
     mine[-1].save()
     assert cards.recent_takes(owner) == list(reversed(mine[1:-1]))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.0, "0 s"), (0.02, "under 0.1 s"), (0.05, "0.1 s"), (4.14, "4.1 s"), (9.96, "10 s"), (80, "1 min 20 s"),
+     (3900, "1 h 5 min"), (math.inf, "unknown")],
+)  # fmt: skip
+def test_seconds_as_people_say_them(seconds: float, said: str) -> None:
+    assert spoken_seconds(seconds).replace(THIN_SPACE, " ") == said

@@ -57,7 +57,8 @@ def test_first_take_is_made_and_plays(open_page: Page) -> None:
 
 def test_music_goes_on_across_pages(open_page: Page) -> None:
     page = open_page
-    row = wait_for_take(page, "slow piano in the rain")
+    ask(page, "slow piano across pages", seconds=1)
+    row = wait_for_take(page, "slow piano across pages")
     row.get_by_role("button", name="Play").click()
     page.locator("[data-player-loop]").click()
     wait_for(page, "!document.querySelector('audio').paused")
