@@ -8,7 +8,7 @@ the oracle in tests. Knows nothing of files, processes or the codec.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -65,12 +65,13 @@ class TakeInHand:
         self.memory = step.begin(request.conditioning.states_at(0), pattern.steps_for(request.longest_window))
         self._pad_token, self._kernels = model.pad_token, model.kernels
         self._generator = torch.Generator().manual_seed(request.seed)
+        self._reading: Iterator[None] | None = None
         self._enter(self._ahead.popleft(), made, step)
 
     def _enter(self, window: Window, made: Tensor, step: DecoderStep) -> None:
         """Begin a window of the take, given the codes [K, t] made before: its first frames are their last ones.
 
-        The decoder reads those in one pass, of this take alone: no company can change a bit of it.
+        The decoder has to read those, of this take alone: no company can change a bit of it.
         """
         self._window, self._made = window, made
         codes = torch.full((self.pattern.codebooks, window.frames), self._pad_token)
@@ -80,7 +81,7 @@ class TakeInHand:
         self.steps, self.steps_done = self.pattern.steps_for(window.frames), window.known
         if window.known or step.is_prefixed:
             states = self.request.conditioning.states_at(window.first)
-            step.read(self._ids[:, : window.known], self.memory, states)
+            self._reading = step.reading(self._ids[:, : window.known], self.memory, states)
 
     def slide(self, step: DecoderStep) -> None:
         """Where a window is complete and more follow, begin the next. What fails here is the take's own `error`."""
@@ -88,6 +89,21 @@ class TakeInHand:
             return
         try:
             self._enter(self._ahead.popleft(), self.codes(), step)
+        except Exception as error:  # noqa: BLE001 - for want of memory say
+            self.error = error
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the decoder has not yet read all that this window begins with."""
+        return self._reading is not None
+
+    def read_on(self) -> None:
+        """Let the decoder read a part of that. What fails here is the take's own `error`."""
+        try:
+            if self._reading is not None:
+                next(self._reading)
+        except StopIteration:
+            self._reading = None
         except Exception as error:  # noqa: BLE001 - for want of memory say
             self.error = error
 
@@ -172,13 +188,19 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """One step of every take; those that are over have left afterwards."""
+        """One step of every take, but of those that read; those that are over have left afterwards.
+
+        Of what they read, one part of one take: the others never wait for more between two steps.
+        """
         for take in self.takes:
             take.slide(self._step)
-        going = [take for take in self.takes if not take.is_over]
+        reader = next((take for take in self.takes if take.is_reading), None)
+        if reader is not None:
+            reader.read_on()
+        going = [take for take in self.takes if not take.is_reading and not take.is_over]
         if going:
             self._draw(going)
-        self.takes = [take for take in going if not take.is_over]
+        self.takes = [take for take in self.takes if not take.is_over]
 
     def _draw(self, takes: list[TakeInHand]) -> None:
         tokens = torch.stack([take.newest for take in takes])  # [N, K]
@@ -198,8 +220,9 @@ def generate_codes(
 ) -> Tensor:
     """Codes [K, T] of one take made alone: all frames, or those complete once `should_stop()` is true.
 
-    `on_progress` receives the number of complete frames after each step; `should_stop` is asked before each
-    step. Raises EngineError NON_FINITE when the model's output is not a number.
+    `on_progress` receives the number of complete frames after each step; `should_stop` is asked before each, and
+    between the parts that a window's beginning is read in. Raises EngineError NON_FINITE when the model's output is
+    not a number.
     """
     batch = Batch(model)
     take = batch.join(request)
@@ -207,5 +230,6 @@ def generate_codes(
         batch.step()
         if take.error is not None:
             raise take.error
-        on_progress(take.frames_done)
+        if not take.is_reading:
+            on_progress(take.frames_done)
     return take.codes()

@@ -7,7 +7,7 @@ attention is each take's own. Knows nothing of sampling, delay patterns or the c
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import Array, c_void_p
 from functools import cached_property
 from itertools import chain
@@ -147,6 +147,11 @@ class DecoderStep:
 
         Before them it reads `states` [R, S, H], where the model has them there.
         """
+        for _ in self.reading(tokens, memory, states):
+            pass
+
+    def reading(self, tokens: Tensor, memory: TakeMemory, states: Tensor) -> Iterator[None]:
+        """As `read`, with two pauses in each layer, in which others may go on: many tokens take as long as many steps."""
         rows = memory.rows
         hidden = self._embedded(tokens.T).expand(rows, -1, -1)  # all rows of a take are fed the same tokens
         if self.is_prefixed:
@@ -168,7 +173,9 @@ class DecoderStep:
                 query = query.view(rows, length, self.heads, self.head_size).transpose(1, 2)
                 heard = scaled_dot_product_attention(query, *memory.prompt[index], scale=attention.scaling)
                 hidden = hidden + attention.out_proj(heard.transpose(1, 2).reshape_as(hidden))
+            yield
             hidden = _feed_forward(layer, hidden)
+            yield
         memory.position = length
 
     def _embedded(self, tokens: Tensor) -> Tensor:

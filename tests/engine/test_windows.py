@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +39,12 @@ def request_of(model: LoadedModel, *, guidance_scale: float = 3.0, **options: An
 
 def codes_of(model: LoadedModel, *, steps: int | None = None, **options: Any) -> torch.Tensor:
     """Codes [K, T]; `steps` is the number of steps after which it is stopped."""
-    left = iter(range(steps if steps is not None else 10_000))
+    made: list[int] = []
     return generate_codes(
         model,
         request_of(model, **options),
-        on_progress=lambda done: None,
-        should_stop=lambda: next(left, None) is None,
+        on_progress=made.append,
+        should_stop=lambda: steps is not None and len(made) >= steps,
     )
 
 
@@ -187,10 +189,13 @@ def test_progress_never_goes_back_and_covers_the_whole(mono_model: LoadedModel) 
 def test_a_window_that_cannot_begin_ends_its_take_alone(
     mono_model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*arguments: Any) -> None:
+    read = DecoderStep.reading
+
+    def no_memory(*arguments: Any) -> Iterator[None]:
+        yield from itertools.islice(read(*arguments), 3)
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(DecoderStep, "read", no_memory)
+    monkeypatch.setattr(DecoderStep, "reading", no_memory)
     company, ended = Company(mono_model, Attachment()), dict[str, Rendering | EngineError]()
     long = in_windows(tmp_path / "long.wav", "long")
     for request in (long, generate(tmp_path / "short.wav", "short", duration_seconds=0.6)):
@@ -202,6 +207,42 @@ def test_a_window_that_cannot_begin_ends_its_take_alone(
     assert failed.error_code == OUT_OF_MEMORY
     assert isinstance(made, Rendering)
     assert made.frames == 30
+
+
+def test_nobody_waits_while_a_window_s_beginning_is_read(mono_model: LoadedModel, tmp_path: Path) -> None:
+    """Of what two takes read, one part lies between two steps of the third; one of them is stopped meanwhile."""
+    company = Company(mono_model, Attachment())
+    done: dict[str, int] = {}
+    ended: dict[str, Rendering | EngineError] = {}
+    stopped: set[str] = set()
+
+    def add(request: Generate) -> None:
+        company.add(
+            request,
+            on_stage=lambda stage, frames, total: done.update({request.request: frames}),
+            should_stop=lambda: request.request in stopped,
+        )
+
+    for name in ("long", "stopped"):
+        add(in_windows(tmp_path / f"{name}.wav", name))
+    add(generate(tmp_path / "short.wav", "short", duration_seconds=1.0))
+    seen = []
+    while not company.is_idle:
+        ended |= {request.request: outcome for request, outcome in company.advance()}
+        seen.append((done["short"], done["long"], done["stopped"]))
+        if done["stopped"] == WINDOW and done["long"] > WINDOW:
+            stopped.add("stopped")
+    steps = [short for short, _, _ in seen[: seen.index(next(each for each in seen if each[0] == 50))]]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(steps))
+    assert steps[3:] == list(range(1, len(steps) - 2)), "the short one made a frame with every step"
+    # Two pauses in each of two layers, and the end: first of the one, then of the other.
+    assert [long for _, long, _ in seen].count(WINDOW) >= 5
+    outcome = ended["stopped"]
+    assert isinstance(outcome, Rendering)
+    assert (outcome.cancelled, outcome.frames) == (True, WINDOW)
+    alone = in_windows(tmp_path / "alone.wav", "alone")
+    render(mono_model, alone, on_stage=lambda *stage: None, should_stop=lambda: False)
+    assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "long.wav").read_bytes()
 
 
 def in_windows(output: Path, name: str, **options: Any) -> Generate:
