@@ -36,8 +36,8 @@ def generation_live(request: HttpRequest, job_id: int, variation: int) -> HttpRe
     """A take while it is made, from its beginning: WAV whose length nobody knows yet. `variation` counts from 0.
 
     What goes on from a take or a clip is heard from a second before what is new. The answer goes on until the take is
-    complete. It ends early when the job is tried again on another engine. 409
-    while nothing of it can be heard, and once the take is ready: `audio_url` then says where.
+    complete. It ends early when the job is tried again on another engine. 409 while nothing of it can be heard, and
+    once the take is ready: `audio_url` then says where.
     """
     job = Job.objects.for_user(request.user).filter(pk=job_id).first() if job_id <= MAX_ID else None
     if job is None or variation >= job.variations:

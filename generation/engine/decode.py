@@ -7,9 +7,11 @@ the oracle in tests. Knows nothing of files, processes or the codec.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -23,6 +25,9 @@ from generation.engine.prompt import Conditioning
 from generation.engine.protocol import NON_FINITE
 from generation.engine.sampling import Sampling, choose, guided
 from generation.engine.windows import Window, windows
+
+#: Between two steps a take reads for about so long, or a part where that takes longer.
+READING_SECONDS: Final = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,17 +195,24 @@ class Batch:
     def step(self) -> None:
         """One step of every take, but of those that read; those that are over have left afterwards.
 
-        Of what they read, one part of one take: the others never wait for more between two steps.
+        Of what they read, a part or some of one take: the others never wait for more between two steps.
         """
         for take in self.takes:
             take.slide(self._step)
         reader = next((take for take in self.takes if take.is_reading), None)
         if reader is not None:
-            reader.read_on()
+            self._read(reader)
         going = [take for take in self.takes if not take.is_reading and not take.is_over]
         if going:
             self._draw(going)
         self.takes = [take for take in self.takes if not take.is_over]
+
+    def _read(self, take: TakeInHand) -> None:
+        enough = time.perf_counter() + READING_SECONDS
+        while take.is_reading and take.error is None:
+            take.read_on()
+            if time.perf_counter() >= enough:
+                break
 
     def _draw(self, takes: list[TakeInHand]) -> None:
         tokens = torch.stack([take.newest for take in takes])  # [N, K]

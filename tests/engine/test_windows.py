@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generation.engine import decode
 from generation.engine.adapters.attach import Attachment
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.chunks import decode_take
@@ -209,8 +210,11 @@ def test_a_window_that_cannot_begin_ends_its_take_alone(
     assert made.frames == 30
 
 
-def test_nobody_waits_while_a_window_s_beginning_is_read(mono_model: LoadedModel, tmp_path: Path) -> None:
+def test_nobody_waits_while_a_window_s_beginning_is_read(
+    mono_model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of what two takes read, one part lies between two steps of the third; one of them is stopped meanwhile."""
+    monkeypatch.setattr(decode, "READING_SECONDS", 0.0)
     company = Company(mono_model, Attachment())
     done: dict[str, int] = {}
     ended: dict[str, Rendering | EngineError] = {}
