@@ -28,8 +28,8 @@ def test_float32_agrees_with_itself(exact: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("how", ["plain", "packed", "compiled"])
-def test_bfloat16_is_good_enough_to_be_offered(exact: LoadedModel, tmp_path: Path, how: str) -> None:
-    kept = tmp_path if how == "compiled" else None
+def test_bfloat16_is_good_enough_to_be_offered(exact: LoadedModel, kernels_folder: Path, how: str) -> None:
+    kept = kernels_folder if how == "compiled" else None
     other = load_checkpoint(str(DEMO), device="cpu", dtype="bfloat16", kept=kept)
     assert how == "plain" or pack_decoder(other.network, other.kernels)
     found = agreement(exact, other, prompt=PROMPT, frames=40)

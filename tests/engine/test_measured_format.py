@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,33 +22,41 @@ def _small_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(number_formats, "_SMALL_PARAMETERS", 1)
 
 
-def test_a_first_load_measures_and_keeps_it(mono: Path, tmp_path: Path) -> None:
-    model = load_checkpoint(str(mono), device="cpu", kept=tmp_path)
-    share = kept_share(tmp_path, "small")
+@pytest.fixture
+def kept(kernels_folder: Path, tmp_path: Path) -> Path:
+    """A folder in which kernels are compiled, where there is a compiler, and nothing was measured."""
+    with contextlib.suppress(NoKernels):
+        name = compiled_kernels(kernels_folder).name
+        for suffix in ("so", "sha256"):
+            shutil.copy(kernels_folder / f"kernels-{name}.{suffix}", tmp_path)
+    return tmp_path
+
+
+def test_a_first_load_measures_and_keeps_it(mono: Path, kept: Path) -> None:
+    model = load_checkpoint(str(mono), device="cpu", kept=kept)
+    share = kept_share(kept, "small")
     assert share is not None
     assert 0.05 < share < 50
     wanted = "bfloat16" if share <= 0.9 else "float32"
     assert model.format_name == wanted
-    assert {each.name for each in tmp_path.iterdir() if not each.name.startswith("kernels-")} == {
-        "small.json"
-    }
+    assert {each.name for each in kept.iterdir() if not each.name.startswith("kernels-")} == {"small.json"}
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.5, "bfloat16"), (1.5, "float32")])
 def test_later_loads_go_by_it(
-    mono: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, wanted: str
+    mono: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, share: float, wanted: str
 ) -> None:
-    path = tmp_path / "small.json"
+    path = kept / "small.json"
     name = ""
     with contextlib.suppress(NoKernels):
-        name = compiled_kernels(tmp_path).name
+        name = compiled_kernels(kept).name
     path.write_text(json.dumps({"measured_on": this_machine(), "kernels": name, "bfloat16_time": share}))
     monkeypatch.setattr(
         measured_format, "measured_share", lambda size, kernels: pytest.fail("measured again")
     )
-    assert load_checkpoint(str(mono), device="cpu", kept=tmp_path).format_name == wanted
+    assert load_checkpoint(str(mono), device="cpu", kept=kept).format_name == wanted
     for asked in ("float32", "bfloat16"):
-        model = load_checkpoint(str(mono), device="cpu", dtype=asked, kept=tmp_path)
+        model = load_checkpoint(str(mono), device="cpu", dtype=asked, kept=kept)
         assert model.format_name == asked, "what somebody asks for counts more"
 
 
