@@ -219,6 +219,10 @@ class Runner:
                 case protocol.LoadFinished():
                     self.loaded = event
                     self.last_used = time.monotonic()
+                    if event.no_kernels:
+                        logger.warning(
+                            "no compiled kernels: %s %s", event.no_kernels, event.no_kernels_detail
+                        )
                     return event
                 case protocol.LoadFailed():
                     await self.end()

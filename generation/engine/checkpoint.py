@@ -65,7 +65,7 @@ class LoadedModel:
     revision: str | None  # commit on the hub
     chroma: ChromaShape | None = None  # how it reads the melody of a clip; None for a text model
     kernels: Kernels | None = None  # compiled ones; None where torch's operators do it
-    no_kernels: str = ""  # why there are none on a processor, for people; else empty
+    no_kernels: NoKernels | None = None  # why there are none on a processor, where there are none
     quantised: QuantisedFormat | None = None  # how the decoder's layers are held, where that is not `dtype`
 
     @property
@@ -166,12 +166,12 @@ def _load_checkpoint(
     )
 
 
-def _kernels(kept: Path | None) -> tuple[Kernels | None, str]:
+def _kernels(kept: Path | None) -> tuple[Kernels | None, NoKernels | None]:
     """Compiled ones that are kept in a folder, or why there are none."""
     try:
-        return (compiled_kernels(kept), "") if kept else (None, "")
+        return (compiled_kernels(kept) if kept else None), None
     except NoKernels as reason:
-        return None, str(reason)
+        return None, reason
 
 
 def choose_device(device: str) -> torch.device:

@@ -6,7 +6,6 @@ Where there is no compiler, or what it made does not answer what torch does, the
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import shutil
 import subprocess
@@ -22,8 +21,6 @@ from generation.engine.blocks import LANES, Held, int4_blocks, int8_blocks, pair
 from generation.engine.sampling import Sampling, choose, guided
 from registry.number_formats import this_machine
 
-logger = logging.getLogger(__name__)
-
 _SOURCES: Final = Path(__file__).with_name("compiled_kernels")
 _MAIN: Final = "step.c"
 _COMPILERS: Final = ("cc", "gcc", "clang")
@@ -37,7 +34,11 @@ _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 
 class NoKernels(Exception):
-    """There are none here, for the reason that `str()` says to people."""
+    """There are none here, for the reason that `str()` says to people; `detail` is technical text."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.detail = detail
+        super().__init__(reason)
 
 
 class Kernels:
@@ -129,10 +130,8 @@ def compiled_kernels(folder: Path) -> Kernels:
             _compile(library)
         kernels = Kernels(library, name)
     except (OSError, AttributeError, subprocess.SubprocessError) as problem:
-        logger.warning("no kernels: %s", _told(problem))
-        raise NoKernels(
-            "The C compiler here cannot compile the engine's kernels: the studio's log says why."
-        ) from problem
+        reason = "The C compiler here cannot compile the engine's kernels: the studio's log says why."
+        raise NoKernels(reason, _told(problem)) from problem
     if not all(trial(kernels) for trial in (_attends_as_torch, _multiplies_as_torch, _chooses_as_torch)):
         raise NoKernels(
             "What the C compiler here makes of the engine's kernels computes wrongly: install another one."

@@ -202,6 +202,7 @@ class LoadFinished(_Event):
     memory_bytes: int  # held on the device; on a CPU the resident size of the runner
     kernels: str = ""  # "torch", or "compiled" and what stands for the text and the processor
     no_kernels: str = ""  # why there are no compiled ones on a processor, a sentence for people; else empty
+    no_kernels_detail: str = ""  # technical text
 
 
 @dataclass(frozen=True, kw_only=True)

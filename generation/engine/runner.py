@@ -313,7 +313,8 @@ def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:
         seconds=seconds,
         memory_bytes=held_memory_bytes(model.device),
         kernels=f"compiled {model.kernels.name}" if model.kernels else "torch",
-        no_kernels=model.no_kernels,
+        no_kernels=str(model.no_kernels or ""),
+        no_kernels_detail=model.no_kernels.detail if model.no_kernels else "",
     )
 
 

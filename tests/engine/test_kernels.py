@@ -157,7 +157,7 @@ def test_without_it_torch_does_it_and_the_reason_is_told(
     assert not list(tmp_path.glob("*.[0-9]*")), "nothing half made"
     model = load_checkpoint(str(mono), device="cpu", dtype="float32", kept=tmp_path)
     assert model.kernels is None
-    assert reason in model.no_kernels
+    assert reason in str(model.no_kernels)
     assert codes_of(model, frames=8).shape[1] == 8
 
 

@@ -1,6 +1,8 @@
 """`manage.py serve`: where it listens, what it refuses, and how it ends."""
 
 import json
+import os
+import shutil
 import signal
 import socket
 import urllib.error
@@ -41,6 +43,25 @@ def test_an_empty_home_is_enough(studio_environment: dict[str, str]) -> None:
         assert (studio.home / "studio.sqlite3").exists()
         # The check of the host name holds on the real server too.
         assert fetch(f"{studio.url}api/models", Host="evil.example")[0] == 400
+
+
+def test_a_compiler_that_fails_is_told_by_page_and_log(
+    prepared_environment: dict[str, str], tmp_path: Path
+) -> None:
+    compiler = tmp_path / "bin" / "cc"
+    compiler.parent.mkdir()
+    compiler.write_text("#!/bin/sh\necho what the compiler says >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    shutil.rmtree(Path(prepared_environment["MUSICGEN_HOME"]) / "engine")
+    path = f"{compiler.parent}{os.pathsep}{os.environ['PATH']}"
+    with running_studio({**prepared_environment, "PATH": path}) as studio:
+        wait_until(
+            lambda: b"cannot compile the engine" in fetch(f"{studio.url}settings/")[2],
+            seconds=90,
+            what="the reason on the page",
+        )
+        assert any("no compiled kernels" in line for line in studio.log)
+        assert any("what the compiler says" in line for line in studio.log)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
