@@ -91,8 +91,8 @@ class StudioSettings(BaseSettings):
         default="auto",
         description="Number format of model weights: `auto`, `float32`, `bfloat16`, `float16`, and on a processor `int8` or"
         " `int4`. `auto` is bfloat16 on CUDA, and on a processor where that is quicker, which is measured when the first model"
-        " of its size is loaded; else float32. `int4` needs least memory and departs furthest from float32; with a C compiler"
-        " and a processor that has `avx512_bf16` it makes a single take quickest.",
+        " of its size is loaded; else float32. `int4` needs least memory and departs furthest from float32. With a C compiler,"
+        " on a processor with AVX2 or AVX-512, both make a single take quicker than bfloat16.",
     )
     memory_gb: float | None = Field(
         default=None,

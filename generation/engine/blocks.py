@@ -48,8 +48,7 @@ def int8_blocks(numbers: Tensor, scales: Tensor) -> Tensor:
     """Whole numbers [out, in] from -128 to 127 and their rows' scales [out] in bfloat16, as bytes [out / 16, ...]."""
     out, width = numbers.shape
     larger = (numbers.to(torch.int16) + 128).to(torch.uint8)
-    # Of four inputs the second and the third change places.
-    fours = larger.view(out // LANES, LANES, width // 4, 2, 2).transpose(3, 4).transpose(1, 2)
+    fours = larger.view(out // LANES, LANES, width // 4, 4).transpose(1, 2)
     times = scales.to(torch.bfloat16).view(out // LANES, LANES)
     parts = (fours.flatten(1), _bytes(times), torch.zeros_like(_bytes(times)))
     return torch.cat(parts, dim=1).contiguous()
@@ -58,7 +57,7 @@ def int8_blocks(numbers: Tensor, scales: Tensor) -> Tensor:
 def out_of_int8_blocks(blocks: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """What `int8_blocks` was given, for so many inputs."""
     larger, times, _ = torch.split(blocks, [LANES * width, 2 * LANES, 2 * LANES], dim=1)
-    fours = larger.view(-1, width // 4, LANES, 2, 2).transpose(1, 2).transpose(3, 4)
+    fours = larger.view(-1, width // 4, LANES, 4).transpose(1, 2)
     numbers = (fours.reshape(-1, width).to(torch.int16) - 128).to(torch.int8)
     return numbers, times.contiguous().view(torch.bfloat16).flatten()
 
@@ -67,13 +66,11 @@ def int4_blocks(numbers: Tensor, scales: Tensor, offsets: Tensor) -> Tensor:
     """Whole numbers [out, in] from 0 to 15, scales and offsets [out, in / 32] in bfloat16, as bytes [out / 16, ...]."""
     out, width = numbers.shape
     groups = width // GROUP
-    shape = (out // LANES, LANES, groups, GROUP // 8, 4, 2)
-    eights = numbers.to(torch.int32).view(shape).permute(0, 2, 3, 1, 5, 4)  # [.., groups, 4, lanes, 2, 4]
-    shifts = 4 * torch.arange(4, dtype=torch.int32)
-    packed = (eights << shifts).sum(-1).to(torch.int16)  # [.., groups, 4, lanes, 2]
+    lower, upper = numbers.to(torch.uint8).view(out // LANES, LANES, groups, GROUP // 8, 2, 4).unbind(4)
+    packed = (lower | upper << 4).permute(0, 2, 3, 1, 4)  # [.., groups, 4, lanes, 4]
     pair = torch.stack([scales, offsets], dim=-1).to(torch.bfloat16)  # [out, groups, 2]
     pair = pair.view(out // LANES, LANES, groups, 2).permute(0, 2, 3, 1)  # [.., groups, 2, lanes]
-    return torch.cat([_bytes(pair.flatten(2)), _bytes(packed.flatten(2))], dim=2).flatten(1).contiguous()
+    return torch.cat([_bytes(pair.flatten(2)), packed.flatten(2)], dim=2).flatten(1).contiguous()
 
 
 def out_of_int4_blocks(blocks: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,9 +79,8 @@ def out_of_int4_blocks(blocks: Tensor, width: int) -> tuple[Tensor, Tensor, Tens
     pair, packed = torch.split(blocks.view(len(blocks), groups, -1), [4 * LANES, GROUP * LANES // 2], dim=2)
     pair = pair.contiguous().view(torch.bfloat16).view(-1, groups, 2, LANES).permute(2, 0, 3, 1)
     scales, offsets = pair.reshape(2, -1, groups).unbind()
-    words = packed.contiguous().view(torch.int16).view(-1, groups, GROUP // 8, LANES, 2, 1)
-    eights = words.to(torch.int32) >> 4 * torch.arange(4, dtype=torch.int32) & 15
-    return eights.permute(0, 3, 1, 2, 5, 4).reshape(-1, width).to(torch.uint8), scales, offsets
+    fours = packed.view(-1, groups, GROUP // 8, LANES, 4).permute(0, 3, 1, 2, 4)
+    return torch.stack([fours & 15, fours >> 4], dim=4).reshape(-1, width), scales, offsets
 
 
 def _bytes(numbers: Tensor) -> Tensor:

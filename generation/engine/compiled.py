@@ -24,7 +24,7 @@ _HEAD_SIZES: Final = (16, 32, 64, 128)
 #: Steps in one record of keys and values.
 _STEPS: Final = 64
 _LARGEST: Final = 127
-#: Added to keys, so that none is negative.
+#: Added to each number, so that none is negative.
 _ZERO: Final = 128
 _LEAST: Final = 1e-30
 
@@ -62,10 +62,10 @@ class EightBitCache(NamedTuple):
         whole_keys, key_scales = _in_bytes(keys)
         whole_values, value_scales = _in_bytes(values)
         whole_keys = (whole_keys + _ZERO).view(rows, heads, -1, _STEPS // LANES, LANES, size // 4, 4)
-        whole_values = whole_values.view(rows, heads, -1, _STEPS // 4, 4, size)
+        whole_values = (whole_values + _ZERO).view(rows, heads, -1, _STEPS // 4, 4, size)
         parts = (
             whole_keys.transpose(4, 5).to(torch.uint8),
-            whole_values.transpose(4, 5).to(torch.int8).view(torch.uint8),
+            whole_values.transpose(4, 5).to(torch.uint8),
             key_scales.view(rows, heads, -1, _STEPS).view(torch.uint8),
             value_scales.view(rows, heads, -1, _STEPS).view(torch.uint8),
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from generation.engine import kernels
 from generation.engine import network as network_module
 from generation.engine.agreement import agreement
+from generation.engine.blocks import GROUP, Held, int4_blocks, int8_blocks
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.compiled import EightBitCache, is_known
 from generation.engine.decode import CodesRequest, generate_codes
@@ -116,6 +117,32 @@ def test_so_they_are_on_an_older_processor(
     assert_like_the_modules(loaded(tmp_path, kept, dtype), steps=70)
 
 
+@pytest.mark.parametrize("processor", ["native", *OLDER_PROCESSORS])
+def test_products_of_the_largest_whole_numbers_do_not_run_over(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, processor: str
+) -> None:
+    flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in kernels._FLAGS]
+    monkeypatch.setattr(kernels, "_FLAGS", flags)
+    compiled, width = kernels.compiled_kernels(kept), 8192
+    rows = torch.ones(6, width)
+    rows[1], rows[2, ::2], rows[3], rows[4, 5], rows[5, 7] = -1, -1, 0, torch.nan, torch.inf
+    for whole in (127, 1, -128):
+        blocks = int8_blocks(torch.full((16, width), whole, dtype=torch.int8), torch.full((16,), 0.5))
+        product = compiled.multiply(rows.bfloat16(), blocks, Held.INT8, 16)
+        one = 0.5 * whole * width
+        for row, wanted in enumerate((one, -one, 0.0, 0.0)):
+            torch.testing.assert_close(product[row].float(), torch.full((16,), wanted), rtol=0.005, atol=0)
+        assert not product[4:].isfinite().any()
+    scales, offsets = torch.full((2, 16, width // GROUP), 0.5).unbind()
+    for small in (15, 0):
+        blocks = int4_blocks(torch.full((16, width), small, dtype=torch.uint8), scales, offsets)
+        product = compiled.multiply(rows.bfloat16(), blocks, Held.INT4, 16)
+        one = (0.5 * (small - 8) + 0.5) * width
+        for row, wanted in enumerate((one, -one, 0.0, 0.0)):
+            torch.testing.assert_close(product[row].float(), torch.full((16,), wanted), rtol=0.005, atol=0)
+        assert not product[4:].isfinite().any()
+
+
 @torch.inference_mode()
 def test_a_melody_model_reads_its_prompt_into_the_same_memory(
     tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
@@ -180,9 +207,8 @@ def test_eight_bits_keep_what_matters() -> None:
         key_scales[..., None]
     )
     torch.testing.assert_close(held[:, :, :21], keys, rtol=0, atol=float(keys.abs().max()) / 254 + 1e-6)
-    held = (
-        whole_values.view(torch.int8).view(2, 3, 16, 64, 4).transpose(3, 4).reshape(2, 3, 64, 64)
-        * (value_scales[..., None])
+    held = (whole_values.view(2, 3, 16, 64, 4).transpose(3, 4).reshape(2, 3, 64, 64).float() - 128) * (
+        value_scales[..., None]
     )
     difference = (held[:, :, :21] - values).abs()
     assert float(difference[:, :, :7].max()) <= float(values[:, :, :7].abs().max()) / 254 + 1e-6

@@ -4,13 +4,15 @@
 #pragma once
 
 #include "weights.h"
+#include "whole.h"
 
 #ifdef __AVX512F__
 #define MOST_ROWS 8 /* at a time, and fewer by halves: as many as the processor keeps sums of */
 #else
 #define MOST_ROWS 4
 #endif
-#define MOST_SUMMED 64           /* rows whose groups are summed at a time */
+#define MOST_WHOLE_ROWS 16       /* whose whole numbers are there at a time */
+#define MOST_WHOLE_INPUTS 256    /* of bytes times 16 bits, whose sum has 32 */
 #define PARTS (TOGETHER / LANES) /* of a block's outputs */
 
 /* To the sums of some rows the products of a pair of weights of each output and the row's own pair. */
@@ -71,105 +73,146 @@ INLINE void clear(floats sums[][PARTS], int count) {
         for (int part = 0; part < PARTS; part++) sums[row][part] = (floats){0};
 }
 
-/* A group has sums of its own: a sum waits for the one before it, and those of several groups do not. */
-INLINE void sum_int8(const char *block, const uint32_t *rows, floats sums[][PARTS], int64_t pairs, int count) {
-    for (int64_t first = 0; first < pairs; first += GROUP / 2) {
-        floats own[TWINS_OF_A_BYTE][MOST_ROWS][PARTS];
-        for (int which = 0; which < TWINS_OF_A_BYTE; which++) clear(own[which], count);
-        for (int word = 0; word < GROUP / 4; word++, block += sizeof(words) * PARTS) {
+/* Rows as they are multiplied: in bfloat16 as they are, or as whole numbers, and then those that are summed together lie
+   together. */
+struct rows {
+    const uint32_t *numbers; /* [count, in / 2] of pairs; or of `some` rows [in / 4, some, 2], then of the next */
+    const float *groups;     /* of each GROUP of whole numbers what they make together, [in / GROUP, some] */
+    const float *zeros;      /* what ZERO adds to each sum, [count] */
+    const float *scales;     /* what whole numbers are times, [count] */
+};
+
+INLINE void clear_whole(ints sums[][PARTS][SUMS], int count) {
+    for (int row = 0; row < count; row++)
+        for (int part = 0; part < PARTS; part++)
+            for (int each = 0; each < SUMS; each++) sums[row][part][each] = (ints){0};
+}
+
+/* To the sums of some rows the products of four weights of each output and the row's own four. */
+INLINE void add_whole(ints sums[][PARTS][SUMS], const words weights[PARTS], const uint32_t *four, int count) {
+    for (int row = 0; row < count; row++)
+        for (int part = 0; part < PARTS; part++) add_fours(sums[row][part], weights[part], four + 2 * row);
+}
+
+INLINE void sum_int8(const char *block, const uint32_t *rows, floats sums[][PARTS], int64_t in, int count) {
+    for (int64_t first = 0; first < in; first += MOST_WHOLE_INPUTS) {
+        const int64_t end = first + MOST_WHOLE_INPUTS < in ? first + MOST_WHOLE_INPUTS : in;
+        ints own[MOST_ROWS][PARTS][SUMS];
+        clear_whole(own, count);
+        for (int64_t index = first; index < end; index += 4, block += sizeof(words) * PARTS, rows += 2 * count) {
             words read[PARTS];
             for (int part = 0; part < PARTS; part++) read[part] = read_words(block + part * sizeof(words), count);
-            for (int next = 0; next < 2; next++) {
-                twins made[TWINS_OF_A_BYTE][PARTS];
-                for (int part = 0; part < PARTS; part++) {
-                    twins each[TWINS_OF_A_BYTE];
-                    twins_of_bytes(read[part] >> 8 * next, each);
-                    for (int which = 0; which < TWINS_OF_A_BYTE; which++) made[which][part] = each[which];
-                }
-                for (int which = 0; which < TWINS_OF_A_BYTE; which++)
-                    add_rows(own[which], made[which], rows + first + 2 * word + next, pairs, count);
-            }
+            add_whole(own, read, rows, count);
         }
-        for (int which = 0; which < TWINS_OF_A_BYTE; which++)
-            for (int row = 0; row < count; row++)
-                for (int part = 0; part < PARTS; part++) sums[row][part] += own[which][row][part];
-    }
-    for (int part = 0; part < PARTS; part++) {
-        const floats times = read_numbers(block, part * LANES, BFLOAT16);
-        for (int row = 0; row < count; row++) sums[row][part] *= times;
+        for (int row = 0; row < count; row++)
+            for (int part = 0; part < PARTS; part++)
+                sums[row][part] += __builtin_convertvector(all_sums(own[row][part]), floats);
     }
 }
 
-/* `all` [count, groups] is what the rows' numbers of each group make together. */
-INLINE void sum_int4(const char *block, const uint32_t *rows, const float *all, floats sums[][PARTS], int64_t pairs,
+INLINE void sum_int4(const char *block, const uint32_t *rows, const float *groups, floats sums[][PARTS], int64_t in,
                      int count) {
-    const int64_t groups = 2 * pairs / GROUP;
-    for (int64_t group = 0; group < groups; group++, block += GROUP_BYTES) {
-        floats own[MOST_ROWS][PARTS];
-        clear(own, count);
-        for (int word = 0; word < GROUP / 8; word++) {
-            words read[PARTS];
-            for (int part = 0; part < PARTS; part++)
-                read[part] = read_words(block + 4 * TOGETHER + (word * PARTS + part) * sizeof(words), count);
-            for (int next = 0; next < 4; next++) {
-                twins made[PARTS];
-                for (int part = 0; part < PARTS; part++) made[part] = twins_of_four_bits(read[part] >> 4 * next);
-                add_rows(own, made, rows + group * GROUP / 2 + 4 * word + next, pairs, count);
+    for (int64_t group = 0; group < in / GROUP; group++, block += GROUP_BYTES, groups += count) {
+        ints own[MOST_ROWS][PARTS][SUMS];
+        clear_whole(own, count);
+        for (int word = 0; word < GROUP / 8; word++, rows += 4 * count) {
+            words lower[PARTS], upper[PARTS];
+            for (int part = 0; part < PARTS; part++) {
+                const words read = read_words(block + 4 * TOGETHER + (word * PARTS + part) * sizeof(words), count);
+                lower[part] = read & 0x0f0f0f0f, upper[part] = read >> 4 & 0x0f0f0f0f;
             }
+            add_whole(own, lower, rows, count);
+            add_whole(own, upper, rows + 2 * count, count);
         }
         for (int part = 0; part < PARTS; part++) {
             const floats times = read_numbers(block, part * LANES, BFLOAT16);
-            const floats added = read_numbers(block, TOGETHER + part * LANES, BFLOAT16);
-            for (int row = 0; row < count; row++) sums[row][part] += own[row][part] * times + added * all[row * groups + group];
+            const floats added = read_numbers(block, TOGETHER + part * LANES, BFLOAT16) - 8.0f * times;
+            for (int row = 0; row < count; row++)
+                sums[row][part] += __builtin_convertvector(all_sums(own[row][part]), floats) * times + added * groups[row];
         }
     }
 }
 
-/* What the rows' numbers of each group make together, [count, groups]. */
-static void sum_groups(const uint16_t *rows, float *all, int64_t groups) {
-    for (int64_t group = 0; group < groups; group++) {
-        floats numbers = {0};
-        for (int64_t index = 0; index < GROUP; index += LANES) numbers += read_numbers(rows, group * GROUP + index, BFLOAT16);
-        all[group] = sum(numbers);
+/* A row [in] in bfloat16 as one of `some` that are summed together. */
+static void put_row(const uint16_t *row, int64_t in, int64_t some, uint32_t *numbers, float *groups, float *zero,
+                    float *scale) {
+    const float factor = factor_to(MOST_WHOLE, row, in, BFLOAT16, scale);
+    *zero = 0.0f;
+    for (int64_t group = 0; group < in / GROUP; group++) {
+        ints all = {0};
+        for (int64_t index = group * GROUP; index < (group + 1) * GROUP; index += LANES) {
+            const ints own = whole(read_numbers(row, index, BFLOAT16), factor);
+            put_whole(numbers + index / 2 * some, 2 * some, own);
+            all += own;
+        }
+        groups[group * some] = (float)sum_of_whole(all);
+        *zero += groups[group * some] * ZERO;
     }
 }
 
-INLINE void some_rows(const char *block, const uint32_t *rows, const float *all, void *results, int64_t index, int64_t pairs,
+/* Of how many rows the sums are made at a time, where so many are left. */
+INLINE int64_t rows_of(int64_t left) {
+    return left >= MOST_ROWS ? MOST_ROWS : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+/* Those from `row` on. */
+INLINE void some_rows(const char *block, const struct rows *rows, void *results, int64_t row, int64_t index, int64_t in,
                       int64_t between, int count, enum held held, enum use use) {
+    const uint32_t *numbers = rows->numbers + row * in / 2;
     floats sums[MOST_ROWS][PARTS];
     clear(sums, count);
     switch (held) {
-        case PAIRS: sum_pairs(block, rows, sums, pairs, count); break;
-        case INT8: sum_int8(block, rows, sums, pairs, count); break;
-        case INT4: sum_int4(block, rows, all, sums, pairs, count);
+        case PAIRS: sum_pairs(block, numbers, sums, in / 2, count); break;
+        case INT8: sum_int8(block, numbers, sums, in, count); break;
+        case INT4: sum_int4(block, numbers, rows->groups + row * in / GROUP, sums, in, count);
     }
-    for (int row = 0; row < count; row++)
-        for (int part = 0; part < PARTS; part++)
-            use_numbers(results, index + row * between + part * LANES, sums[row][part], use);
+    for (int each = 0; each < count; each++)
+        for (int part = 0; part < PARTS; part++) {
+            floats made = sums[each][part];
+            if (held == INT8) made -= rows->zeros[row + each];
+            if (held == INT8) made *= read_numbers(block + in * TOGETHER, part * LANES, BFLOAT16);
+            if (held != PAIRS) made *= rows->scales[row + each];
+            use_numbers(results, index + (row + each) * between + part * LANES, made, use);
+        }
 }
 
-INLINE void multiply_held(const char *numbers, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
+INLINE void multiply_held(const char *numbers, const struct rows *rows, void *results, int64_t count, int64_t in, int64_t out,
                           int64_t between, enum held held, enum use use) {
-    const int64_t pairs = in / 2, groups = held == INT4 ? in / GROUP : 0, bytes = block_bytes(held, in);
-    float all[MOST_SUMMED * groups + 1];
-    if (held == INT4) sum_groups(rows, all, count * groups);
+    const int64_t bytes = block_bytes(held, in);
 #pragma omp for schedule(static) nowait
     for (int64_t block = 0; block < out / TOGETHER; block++) {
         const char *own = numbers + block * bytes;
-        const uint32_t *row = rows;
-        const float *of_row = all;
-        for (int64_t left = count, to = block * TOGETHER; left > 0;) {
-            const int some = left >= MOST_ROWS ? MOST_ROWS : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-            switch (some) {
+        const int64_t index = block * TOGETHER;
+        for (int64_t row = 0; row < count; row += rows_of(count - row))
+            switch (rows_of(count - row)) {
 #if MOST_ROWS == 8
-                case 8: some_rows(own, row, of_row, results, to, pairs, between, 8, held, use); break;
+                case 8: some_rows(own, rows, results, row, index, in, between, 8, held, use); break;
 #endif
-                case 4: some_rows(own, row, of_row, results, to, pairs, between, 4, held, use); break;
-                case 2: some_rows(own, row, of_row, results, to, pairs, between, 2, held, use); break;
-                case 1: some_rows(own, row, of_row, results, to, pairs, between, 1, held, use);
+                case 4: some_rows(own, rows, results, row, index, in, between, 4, held, use); break;
+                case 2: some_rows(own, rows, results, row, index, in, between, 2, held, use); break;
+                case 1: some_rows(own, rows, results, row, index, in, between, 1, held, use);
             }
-            left -= some, row += some * pairs, of_row += some * groups, to += some * between;
+    }
+}
+
+/* Each thread makes the rows' whole numbers for itself: that takes less than to wait for each other. */
+INLINE void multiply_whole(const char *numbers, const uint16_t *rows, char *results, int64_t count, int64_t in, int64_t out,
+                           int64_t between, enum held held, enum use use) {
+    const int64_t words_of_row = in / 2, groups = in / GROUP;
+    uint32_t all[MOST_WHOLE_ROWS * words_of_row];
+    float groups_of_all[MOST_WHOLE_ROWS * groups], zeros[MOST_WHOLE_ROWS], scales[MOST_WHOLE_ROWS];
+    const struct rows made = {all, groups_of_all, zeros, scales};
+    for (; count > 0; count -= MOST_WHOLE_ROWS) {
+        const int64_t here = count < MOST_WHOLE_ROWS ? count : MOST_WHOLE_ROWS;
+        for (int64_t first = 0, some; first < here; first += some) {
+            some = rows_of(here - first);
+            for (int64_t each = 0, row = first; each < some; each++, row++)
+                put_row(rows + row * in, in, some, all + first * words_of_row + 2 * each, groups_of_all + first * groups + each,
+                        zeros + row, scales + row);
         }
+        multiply_held(numbers, &made, results, here, in, out, between, held, use);
+        rows += here * in;
+        results += here * between * (use == ADD || use == PUT ? 4 : 2);
     }
 }
 
@@ -179,14 +222,13 @@ INLINE void multiply_held(const char *numbers, const void *rows, void *results, 
 static void multiply(struct weight weight, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
                      int64_t between, enum use use) {
     switch ((enum held)weight.held) {
-        case PAIRS: multiply_held(weight.numbers, rows, results, count, in, out, between, PAIRS, use); break;
-        case INT8: multiply_held(weight.numbers, rows, results, count, in, out, between, INT8, use); break;
-        case INT4:
-            for (; count > 0; count -= MOST_SUMMED, rows = (const uint16_t *)rows + MOST_SUMMED * in) {
-                const int64_t some = count < MOST_SUMMED ? count : MOST_SUMMED;
-                multiply_held(weight.numbers, rows, results, some, in, out, between, INT4, use);
-                results = (char *)results + MOST_SUMMED * between * (use == ADD || use == PUT ? 4 : 2);
-            }
+        case PAIRS: {
+            const struct rows as_they_are = {.numbers = rows};
+            multiply_held(weight.numbers, &as_they_are, results, count, in, out, between, PAIRS, use);
+            break;
+        }
+        case INT8: multiply_whole(weight.numbers, rows, results, count, in, out, between, INT8, use); break;
+        case INT4: multiply_whole(weight.numbers, rows, results, count, in, out, between, INT4, use);
     }
 }
 

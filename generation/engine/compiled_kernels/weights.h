@@ -1,5 +1,5 @@
 /* Weights of TOGETHER outputs, as products read them: each word is a pair of numbers in bfloat16 of one output, the former in
-   its lower half. Of 8 or 4 bits such pairs are made on the way, and are exact: small whole numbers are numbers of bfloat16. */
+   its lower half, or four of its numbers in 8 bits, or eight in 4. */
 
 #pragma once
 
@@ -7,11 +7,10 @@
 
 /* How a layer's weights are held. The number is also the one of blocks.py.
    PAIRS: blocks [in / 2, TOGETHER] of pairs.
-   INT8: blocks [in / 4, TOGETHER, 4] of whole numbers, larger by 128, of the inputs 0, 2, 1, 3; then what each output is times
-   [TOGETHER] in bfloat16, and as many bytes again.
+   INT8: blocks [in / 4, TOGETHER, 4] of whole numbers, larger by ZERO; then what each output is times [TOGETHER] in bfloat16,
+   and as many bytes again.
    INT4: groups [in / GROUP] of what each output is times [TOGETHER] and what is added to it [TOGETHER] in bfloat16, and of
-   whole numbers, larger by 8, [GROUP / 8, TOGETHER, 2]: of eight inputs the even ones, four bits after four, then the odd
-   ones. */
+   whole numbers, larger by 8, [GROUP / 8, TOGETHER, 4]: of eight inputs the first four in the lower halves of bytes. */
 enum held { PAIRS, INT8, INT4 };
 
 struct weight {
@@ -67,48 +66,5 @@ INLINE twins twins_of(words pairs) {
 INLINE floats add_twins(floats sums, twins weights, twins row) {
     sums += weights.former * row.former;
     return sums + weights.latter * row.latter;
-}
-#endif
-
-/* The lowest bits of each half of a word, of which `mask` says how many, less `zero` and then times `times`. */
-INLINE twins made_twins(words bits, uint32_t mask, int zero, int times) {
-    floats former = __builtin_convertvector(((ints)(bits & mask) - zero) * times, floats);
-    floats latter = __builtin_convertvector(((ints)(bits >> 16 & mask) - zero) * times, floats);
-#ifdef __AVX512BF16__
-    return (words)former >> 16 | ((words)latter & 0xffff0000u);
-#else
-    return (twins){former, latter};
-#endif
-}
-
-/* What the lowest four bits of each half stand for is looked up where the processor can: the table has it twice, since five
-   bits are asked for. Eight bits are two times four then. */
-#ifdef __AVX512BF16__
-#define TWINS_OF_A_BYTE 2
-
-INLINE twins looked_up(words bits, int zero, int times) {
-    const __m512i all = _mm512_set_epi32(0xf000e, 0xd000c, 0xb000a, 0x90008, 0x70006, 0x50004, 0x30002, 0x10000, 0xf000e,
-                                         0xd000c, 0xb000a, 0x90008, 0x70006, 0x50004, 0x30002, 0x10000);
-    const twins table = made_twins((words)all, 15, zero, times);
-    return (words)_mm512_permutexvar_epi16((__m512i)bits, (__m512i)table);
-}
-
-INLINE twins twins_of_four_bits(words bits) {
-    return looked_up(bits, 8, 1);
-}
-
-INLINE void twins_of_bytes(words bits, twins made[TWINS_OF_A_BYTE]) {
-    made[0] = looked_up(bits, 0, 1);
-    made[1] = looked_up(bits >> 4, 8, 16);
-}
-#else
-#define TWINS_OF_A_BYTE 1
-
-INLINE twins twins_of_four_bits(words bits) {
-    return made_twins(bits, 15, 8, 1);
-}
-
-INLINE void twins_of_bytes(words bits, twins made[TWINS_OF_A_BYTE]) {
-    made[0] = made_twins(bits, 255, 128, 1);
 }
 #endif
