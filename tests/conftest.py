@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,6 +126,27 @@ def pytest_make_collect_report(
     return report
 
 
+# --- The database of a worker ---
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """Whether there is one already: of SQLite, a copy of the one that is migrated once for all workers."""
+    return connection.vendor == "sqlite"
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None,
+    django_db_keepdb: bool,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Copy it to where Django looks for it; what was migrated is not migrated again."""
+    if django_db_keepdb:
+        migrated = request.getfixturevalue("migrated")
+        shutil.copy(migrated / "studio.sqlite3", connection.settings_dict["TEST"]["NAME"])
+
+
 # --- The cast ---
 
 
@@ -217,28 +239,44 @@ measure_once("small", kept, kernels)
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Prepare:
-    """Makes homes with a migrated database and compiled kernels.
+def kernels_folder() -> Path:
+    """Where kernels are compiled, once for all workers: it takes seconds of processor time. In these tests' own homes."""
+    folder = Path(os.environ["MUSICGEN_TEST_HOME"], "engine")
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "small.json").exists():
+            command = [sys.executable, "-c", COMPILE, str(folder)]
+            subprocess.run(command, cwd=ROOT, env=environment_for(folder), check=True, timeout=120)
+    return folder
 
-    Both take seconds of processor time and some thirty studios start: they all copy one folder.
-    """
-    folder = tmp_path_factory.getbasetemp()
-    # One for all workers: pytest-xdist gives each a folder below the run's own.
-    made = (folder if worker_id == "master" else folder.parent) / "prepared"
+
+def bring_kernels(kernels_folder: Path, home: Path) -> None:
+    """Put what is compiled into another home; what somebody is just writing has other names."""
+    (home / "engine").mkdir(mode=0o700, parents=True)
+    for pattern in ("kernels-*.so", "kernels-*.sha256", "small.json"):
+        for path in kernels_folder.glob(pattern):
+            shutil.copy(path, home / "engine")
+
+
+@pytest.fixture(scope="session")
+def migrated() -> Path:
+    """A home whose database is migrated, to be copied. It is made once for all workers, as it takes seconds, too."""
+    made = Path(os.environ["MUSICGEN_TEST_HOME"], "migrated")
     with FileLock(f"{made}.lock"):
         if not made.exists():
             making = made.with_name("preparing")
-            for command in (
-                ["manage.py", "migrate", "--verbosity", "0"],
-                ["-c", COMPILE, str(making / "engine")],
-            ):
-                subprocess.run(
-                    [sys.executable, *command], cwd=ROOT, env=environment_for(making), check=True, timeout=120
-                )
+            command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+            subprocess.run(command, cwd=ROOT, env=environment_for(making), check=True, timeout=120)
             making.rename(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def prepared(migrated: Path, kernels_folder: Path) -> Prepare:
+    """Makes homes with a migrated database and compiled kernels."""
 
     def prepare(home: Path) -> dict[str, str]:
-        shutil.copytree(made, home)
+        shutil.copytree(migrated, home)
+        bring_kernels(kernels_folder, home)
         return environment_for(home)
 
     return prepare

@@ -53,13 +53,6 @@ def mono(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_dwarf(tmp_path_factory.mktemp("mono"))
 
 
-@pytest.fixture(scope="session")
-def kernels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where kernels are compiled once for all tests, those of other workers too."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
-
-
 @pytest.fixture
 def broken(mono: Path, tmp_path: Path) -> Path:
     """A copy of the mono dwarf that a test may damage."""

@@ -21,6 +21,7 @@ from generation.services.submission import GenerationRequest, submit_job
 from musicgen_site.access import socket_access
 from registry.events import ENGINE_CHANNEL, EngineChanged, send
 from registry.models import ModelConfig
+from tests.conftest import bring_kernels
 from tests.generation.music import HOST, make_job, make_running_job, make_take, save
 from tests.generation.open_pages import Page, rows, scenario_of
 
@@ -275,9 +276,10 @@ def test_a_person_has_so_many_sockets_and_no_more(alice: User, bob: User, settin
 
 
 def test_messages_of_the_channel_reach_the_engine(
-    owner: User, slow_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    owner: User, home: Path, kernels_folder: Path, slow_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole way: a page, the channel layer, the engine, a real runner, and back to two pages."""
+    bring_kernels(kernels_folder, home)
     # Slow enough to be cancelled in the middle.
     ModelConfig.objects.filter(pk="musicgen-demo").update(local_path=str(slow_checkpoint))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -90,7 +90,7 @@ def runners() -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def engine(django_db_setup: None, django_db_blocker: Any) -> Iterator[Engine]:
+def engine(django_db_setup: None, django_db_blocker: Any, kernels_folder: Path) -> Iterator[Engine]:
     """The one engine of this module. It keeps working between tests, so the database stays open to it."""
     # The demo is too small for two threads to help, and on a busy machine they wait for each other.
     with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as environment:

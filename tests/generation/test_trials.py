@@ -1,5 +1,6 @@
 """Comparing by ear: three jobs of one prompt and seed, their takes, and levels that match."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from generation.services.refusals import GenerationRefused, QueueFull
 from generation.services.submission import GenerationRequest, submit_job
 from registry.models import ModelConfig
 from tests.adapters.conftest import AdapterOn, CheckpointOf
+from tests.conftest import bring_kernels
 from tests.generation.adapting import bring_in, dwarf_model
 from tests.generation.music import HOST, make_take, recipe_for, save, tone
 from tests.generation.test_api import assert_refused, post
@@ -220,8 +222,9 @@ class TestRendered:
     """One comparison through the real engine."""
 
     @pytest.fixture(autouse=True)
-    def _uses_engine(self, engine: Engine) -> None:
+    def _uses_engine(self, engine: Engine, home: Path, kernels_folder: Path) -> None:
         """Its every test."""
+        bring_kernels(kernels_folder, home)
 
     def test_the_three_sound_different_and_the_base_is_the_base(
         self, owner: User, mono: ModelConfig, jazz: Adapter

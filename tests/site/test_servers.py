@@ -14,7 +14,14 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
-from tests.conftest import ROOT, STORAGE_ENVIRONMENT, StorageServer, environment_for, running_studio
+from tests.conftest import (
+    ROOT,
+    STORAGE_ENVIRONMENT,
+    StorageServer,
+    bring_kernels,
+    environment_for,
+    running_studio,
+)
 
 PATIENCE = 240
 
@@ -34,7 +41,7 @@ PORTABLE_TESTS = [
 @pytest.mark.redis
 @pytest.mark.slow
 def test_a_take_of_one_machine_is_played_from_another(
-    postgres: str, redis_server: str, storage_server: StorageServer, tmp_path: Path
+    postgres: str, redis_server: str, storage_server: StorageServer, kernels_folder: Path, tmp_path: Path
 ) -> None:
     """With an adapter that came in where no engine is. They share PostgreSQL, Redis and a bucket, and no folder."""
     shared = {
@@ -45,6 +52,7 @@ def test_a_take_of_one_machine_is_played_from_another(
     }
     here = {**environment_for(tmp_path / "here"), **shared, "MUSICGEN_SHIPPED_ADAPTERS": "true"}
     there = {**environment_for(tmp_path / "there"), **shared}
+    bring_kernels(kernels_folder, tmp_path / "there")
     with running_studio(here, options=["--no-engine"]) as web:
 
         def ask(path: str, body: dict[str, Any] | None = None) -> Any:

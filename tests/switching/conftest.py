@@ -54,7 +54,7 @@ def _empty_channels() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def engine(django_db_setup: None, django_db_blocker: Any) -> Iterator[Engine]:
+def engine(django_db_setup: None, django_db_blocker: Any, kernels_folder: Path) -> Iterator[Engine]:
     """One engine for a module. It keeps working between tests, so the database stays open to it."""
     with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as environment:
         environment.setenv("OMP_NUM_THREADS", "1")
