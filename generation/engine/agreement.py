@@ -35,13 +35,27 @@ class Agreement:
         return self.divergence <= MOST_DIVERGENCE and self.top_1 >= LEAST_TOP_1
 
 
-def agreement(exact: LoadedModel, other: LoadedModel, *, prompt: str, frames: int) -> Agreement:
-    """Both models, which have the same weights, along a take of `frames` that `exact` makes."""
+@dataclass(frozen=True)
+class Reference:
+    """A take and what float32 says of each of its tokens: codes [K, T], log probabilities [N, V]."""
+
+    prompt: str
+    codes: Tensor
+    wanted: Tensor
+
+
+def reference(exact: LoadedModel, *, prompt: str, frames: int) -> Reference:
+    """A take of `frames` that `exact` makes, for every model that has the same weights."""
     request = CodesRequest(
         conditioning=encode_prompt(exact, prompt, 3.0), frames=frames, seed=0, sampling=_SAMPLING
     )
     codes = generate_codes(exact, request, on_progress=lambda done: None, should_stop=lambda: False)
-    wanted, got = (_log_probabilities(model, prompt, codes) for model in (exact, other))  # [N, V]
+    return Reference(prompt, codes, _log_probabilities(exact, prompt, codes))
+
+
+def agreement(exact: Reference, other: LoadedModel) -> Agreement:
+    """A model along the take of another that has the same weights."""
+    wanted, got = exact.wanted, _log_probabilities(other, exact.prompt, exact.codes)
     divergence = (wanted.exp() * (wanted - got)).sum(-1).mean()
     return Agreement(
         divergence=float(divergence),

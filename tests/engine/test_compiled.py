@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generation.engine import kernels
 from generation.engine import network as network_module
-from generation.engine.agreement import agreement
+from generation.engine.agreement import agreement, reference
 from generation.engine.blocks import GROUP, Held, int4_blocks, int8_blocks
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.compiled import EightBitCache, is_known
@@ -219,10 +219,10 @@ def test_along_a_take_it_agrees_better_than_the_modules(
     demo: LoadedModel, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
-    prompt = "lo-fi hip hop with electric piano, bass and drums"
-    compiled = agreement(exact, demo, prompt=prompt, frames=200)
+    along = reference(exact, prompt="lo-fi hip hop with electric piano, bass and drums", frames=200)
+    compiled = agreement(along, demo)
     monkeypatch.setattr(network_module, "is_known", lambda model: False)
-    plain = agreement(exact, demo, prompt=prompt, frames=200)
+    plain = agreement(along, demo)
     assert 0 < compiled.divergence < plain.divergence
     assert compiled.top_1 > 0.98
 

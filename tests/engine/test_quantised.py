@@ -14,7 +14,7 @@ from torch import nn
 
 from generation.engine.adapters.attach import Attachment
 from generation.engine.adapters.proof import fixed_logits
-from generation.engine.agreement import Agreement, agreement
+from generation.engine.agreement import Agreement, Reference, agreement, reference
 from generation.engine.checkpoint import LoadedModel, load_checkpoint
 from generation.engine.errors import EngineError
 from generation.engine.network import DecoderStep
@@ -37,11 +37,17 @@ def kept(request: pytest.FixtureRequest, kernels_folder: Path) -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def exact(kernels_folder: Path) -> LoadedModel:
-    """The demo in float32, as quick as it can be."""
+def plain() -> LoadedModel:
+    """The demo in float32 as it is loaded without anything for speed."""
+    return load_checkpoint(str(DEMO), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def along(kernels_folder: Path) -> list[Reference]:
+    """Takes of the demo in float32, which is as quick as it can be."""
     model = load_checkpoint(str(DEMO), device="cpu", dtype="float32", kept=kernels_folder)
     pack_decoder(model.network, model.kernels)
-    return model
+    return [reference(model, prompt=prompt, frames=150) for prompt in PROMPTS]
 
 
 @pytest.fixture(scope="module", params=["int8", "int4"])
@@ -73,19 +79,16 @@ def test_layers_are_held_in_it_and_heads_are_not(quantised: LoadedModel) -> None
     assert {each.dtype for each in quantised.network.audio_encoder.parameters()} == {torch.float32}
 
 
-def test_a_layer_answers_what_its_weight_says(quantised: LoadedModel) -> None:
-    layer = quantised.network.decoder.model.decoder.layers[1].fc1
-    exact = (
-        load_checkpoint(str(DEMO), device="cpu", dtype="float32").network.decoder.model.decoder.layers[1].fc1
-    )
+def test_a_layer_answers_what_its_weight_says(quantised: LoadedModel, plain: LoadedModel) -> None:
+    layer, exact = (each.network.decoder.model.decoder.layers[1].fc1 for each in (quantised, plain))
     rows = torch.randn(5, layer.in_features).to(torch.bfloat16)
     torch.testing.assert_close(layer(rows), nn.functional.linear(rows, layer.weight), rtol=0.02, atol=0.02)
     error = (layer.weight.float() - exact.weight).abs().max() / exact.weight.abs().max()
     assert error < {"int8": 0.01, "int4": 0.12}[quantised.format_name]
 
 
-def test_it_is_good_enough_to_be_offered(quantised: LoadedModel, exact: LoadedModel) -> None:
-    found = [agreement(exact, quantised, prompt=prompt, frames=150) for prompt in PROMPTS]
+def test_it_is_good_enough_to_be_offered(quantised: LoadedModel, along: list[Reference]) -> None:
+    found = [agreement(exact, quantised) for exact in along]
     together = Agreement(
         divergence=mean(each.divergence for each in found),
         top_1=mean(each.top_1 for each in found),
@@ -103,9 +106,8 @@ def test_a_row_does_not_depend_on_its_company(quantised: LoadedModel) -> None:
 
 @pytest.mark.parametrize("form", KINDS)
 @pytest.mark.parametrize("kind", ["decoder", "dora", "saved"])
-def test_adapters_change_it(make: Make, form: str, kind: str, kept: Path | None) -> None:
+def test_adapters_change_it(make: Make, form: str, kind: str, kept: Path | None, plain: LoadedModel) -> None:
     model = load_checkpoint(str(DEMO), device="cpu", dtype=form, kept=kept)
-    plain = load_checkpoint(str(DEMO), device="cpu", dtype="float32")
     base = fixed_logits(model)
     use = make(DEMO, kind).use()
     got, wanted = (fixed_logits(Attachment().model_for(each, [use])) for each in (model, plain))
