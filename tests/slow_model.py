@@ -14,7 +14,7 @@ from generation.engine.random_checkpoint import CheckpointShape, build_checkpoin
 
 #: Narrow and deep: 20 s of audio take about 8 s on a quick machine, and its weights are small. Compiled kernels know no heads
 #: of 8 numbers, so that a step goes through its modules one by one.
-SLOW = CheckpointShape(layers=32, heads=8)
+SLOW = CheckpointShape(layers=16, heads=8)
 
 
 def build_slow(folder: Path) -> Path:

@@ -76,7 +76,12 @@ def test_a_hundred_jobs_equal_their_solo_runs_and_memory_stays(
     runner: RunnerProcess, mono: Path, make: Make, tmp_path: Path
 ) -> None:
     commands = [
-        generate(tmp_path / "take.wav", f"list {number}", adapters=uses_of(make, mono, wanted))
+        generate(
+            tmp_path / "take.wav",
+            f"list {number}",
+            adapters=uses_of(make, mono, wanted),
+            duration_seconds=0.2,
+        )
         for number, wanted in enumerate(LISTS)
     ]
     solo = [solo_take(mono, command) for command in commands]

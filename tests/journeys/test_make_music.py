@@ -108,7 +108,7 @@ def test_a_take_is_heard_while_it_is_made_and_after_a_reload(
     page = open_page
     page.context.add_init_script(TAP_THE_SOUND)
     page.reload()
-    ask(page, "heard before it is there", seconds=9, seed=3)
+    ask(page, "heard before it is there", seconds=12, seed=3)
     running = card(page, "heard before it is there")
     listen = running.locator("[data-listen]")
     expect(listen).to_have_text("Listen", timeout=PATIENCE_MS)
