@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -84,10 +85,14 @@ def chaos(
     pause: tuple[float, float],
     say: Callable[[str], None],
     models: tuple[str, ...] = MODELS,
+    kernels: Path | None = None,
 ) -> checks.Findings:
-    """Run it and answer what was found. `pause` is the least and the most between two kills, in seconds."""
+    """Run it and answer what was found.
+
+    `pause` is the least and the most between two kills, in seconds, `kernels` a folder of compiled ones.
+    """
     settings = {"MUSICGEN_LEASE_SECONDS": f"{LEASE_SECONDS:g}", "MUSICGEN_DRAIN_SECONDS": "2"}
-    with running_world(webs=webs, settings=settings, say=say) as world:
+    with running_world(webs=webs, settings=settings, kernels=kernels, say=say) as world:
         began = time.monotonic()
         killer = Killer(world, seed, LEASE_SECONDS * 2, say)
         every_seconds = kills * sum(pause) / 2 / jobs * 0.9

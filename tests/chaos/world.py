@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from tests.chaos.services import Service, as_postgres, until
-from tests.conftest import _postgres_programs, environment_for, free_port
+from tests.conftest import _postgres_programs, bring_kernels, environment_for, free_port
 from tests.engine.dwarf import build_dwarf
 from tests.site.test_studio_settings import manage
 from tests.switching.servers import _ADD_MODELS
@@ -85,7 +85,12 @@ class World:
 
 @contextmanager
 def running_world(
-    *, webs: int = 2, hosts: int = 2, settings: dict[str, str] | None = None, say: Any = lambda line: None
+    *,
+    webs: int = 2,
+    hosts: int = 2,
+    settings: dict[str, str] | None = None,
+    kernels: Path | None = None,
+    say: Any = lambda line: None,
 ) -> Iterator[World]:
     """Start it all, and end it all."""
     with tempfile.TemporaryDirectory(prefix="musicgen-chaos-") as name:
@@ -106,6 +111,8 @@ def running_world(
         }
         world = World(folder / "home", database, postgres, redis, environment)
         world.home.mkdir()
+        if kernels is not None:
+            bring_kernels(kernels, world.home)
         try:
             _start(world, folder, logs, webs=webs, hosts=hosts)
             say(f"running: {webs} web, {hosts} engine hosts, PostgreSQL, Redis")
