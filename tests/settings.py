@@ -22,6 +22,7 @@ home = Path(os.environ["MUSICGEN_TEST_HOME"]) / os.environ.get("PYTEST_XDIST_WOR
 home.mkdir(parents=True, exist_ok=True)
 if "PYTEST_XDIST_WORKER" in os.environ and not (home / "engine").is_symlink():
     # But for what is compiled and measured once for a processor.
+    (home.parent / "engine").mkdir(mode=0o700, exist_ok=True)
     (home / "engine").symlink_to("../engine")
 os.environ["MUSICGEN_HOME"] = str(home)
 # A process of its own with torch in it, for whichever engine a test starts.
