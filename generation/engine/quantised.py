@@ -1,7 +1,7 @@
 """Linear layers whose weights are held in 8 or 4 bits, for CPUs: a step reads a half or a third of bfloat16's bytes.
 
-Activations stay bfloat16 between layers. The products are the engine's compiled kernels', or torch's own where there are none; each row comes
-out the same whatever goes with it.
+Activations stay bfloat16 between layers. The products are the engine's compiled kernels', or torch's own where there are
+none; each row comes out the same whatever goes with it.
 """
 
 from __future__ import annotations

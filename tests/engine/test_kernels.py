@@ -38,8 +38,8 @@ needs_compiler = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept")
+def folder(kernels_folder: Path) -> Path:
+    return kernels_folder
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +124,15 @@ def test_one_that_was_spoilt_is_compiled_anew(
 
 
 @needs_compiler
-def test_it_is_compiled_once_for_a_processor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = compiled_kernels(folder)
-    (library,) = folder.glob("*.so")
+def test_it_is_compiled_once_for_a_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compiled_kernels(tmp_path)
+    (library,) = tmp_path.glob("*.so")
     before = library.stat()
-    again = compiled_kernels(folder)
+    again = compiled_kernels(tmp_path)
     assert again.name == first.name
     assert library.stat().st_mtime_ns == before.st_mtime_ns
     monkeypatch.setattr(kernels, "this_machine", lambda: "another")
-    other = compiled_kernels(folder)
+    other = compiled_kernels(tmp_path)
     assert other.name != first.name, "a home that moved to another processor"
 
 
