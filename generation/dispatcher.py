@@ -215,13 +215,23 @@ class Dispatcher:
         return True
 
     def _claim(self) -> Callable[[], Job | None] | None:
-        """How to claim a job now: any, or one to be made beside those in hand; None while there is no place."""
+        """How to claim a job now: any, or one to be made beside those in hand.
+
+        None while there is no place, and where one in hand met a storage that is away: it is back in the queue a moment
+        before it is out of hand.
+        """
         if not self._runs:
             loaded = [runner.model_id for runner in self._pool.living()]
             return partial(jobs.claim_next_job, self.host, only_job=self.only_job, loaded=loaded)
         first, *_ = self._runs.values()
         places = settings.STUDIO.takes_at_once - sum(run.takes_left for run in self._runs.values())
-        if self.only_job is not None or places <= 0 or self._pool.loaded(first.job.model_id) is None:
+        is_away = any(run.media_problem for run in self._runs.values())
+        if (
+            self.only_job is not None
+            or is_away
+            or places <= 0
+            or self._pool.loaded(first.job.model_id) is None
+        ):
             return None
         return partial(jobs.claim_job_beside, self.host, first.job, places=places)
 

@@ -27,6 +27,7 @@ from gated_configs.wording import THIN_SPACE
 from generation import audio_files, cards, database, live_takes
 from generation.dispatcher import Dispatcher
 from generation.host_row import HostRow
+from generation.job_run import JobRun
 from generation.live_response import live_response
 from generation.models import Clip, EngineHost, Job, JobStatus, Take
 from generation.services import clips, jobs, live, takes
@@ -433,6 +434,13 @@ def test_jobs_wait_while_the_bucket_is_away(
 ) -> None:
     monkeypatch.setattr(database, "PATIENCE", 0.3)
     monkeypatch.setattr(database, "AGAIN_AFTER", 0.05)
+    hand_back = JobRun._hand_back
+
+    async def slowly(run: JobRun, **how: Any) -> None:
+        await hand_back(run, **how)
+        await asyncio.sleep(0.5)  # back in the queue, and still in hand
+
+    monkeypatch.setattr(JobRun, "_hand_back", slowly)
     with storage_server.away():
         first = submit(owner)
         # Made, and not kept: it went back, and this engine takes nothing now.
