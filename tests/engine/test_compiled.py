@@ -77,10 +77,22 @@ SHAPES = {
 }
 
 
-#: What the compiler can be told to be content with, and this processor has.
-OLDER_PROCESSORS = (
-    [] if platform.machine() != "x86_64" else ["x86-64", "x86-64-v3"][: 1 + torch.cpu._is_avx2_supported()]
-)
+#: What the compiler can be told to be content with, and this processor has: each has instructions of its own named.
+OLDER_PROCESSORS = [
+    name
+    for name, is_there in (
+        ("x86-64", platform.machine() == "x86_64"),
+        ("x86-64-v3", torch.cpu._is_avx2_supported()),
+        ("x86-64-v4", torch.cpu._is_avx512_supported()),
+    )
+    if is_there
+]
+
+
+def compile_for(processor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have kernels compiled for that one instead of this machine's own."""
+    flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in kernels._FLAGS]
+    monkeypatch.setattr(kernels, "_FLAGS", flags)
 
 
 @torch.inference_mode()
@@ -111,8 +123,7 @@ def test_logits_are_those_of_the_modules(
 def test_so_they_are_on_an_older_processor(
     tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, processor: str, dtype: str
 ) -> None:
-    flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in kernels._FLAGS]
-    monkeypatch.setattr(kernels, "_FLAGS", flags)
+    compile_for(processor, monkeypatch)
     build_checkpoint(tmp_path, SHAPES["heads of 64, a large vocabulary"], seed=1)
     assert_like_the_modules(loaded(tmp_path, kept, dtype), steps=70)
 
@@ -121,8 +132,7 @@ def test_so_they_are_on_an_older_processor(
 def test_products_of_the_largest_whole_numbers_do_not_run_over(
     kept: Path, monkeypatch: pytest.MonkeyPatch, processor: str
 ) -> None:
-    flags = [f"-march={processor}" if flag == "-march=native" else flag for flag in kernels._FLAGS]
-    monkeypatch.setattr(kernels, "_FLAGS", flags)
+    compile_for(processor, monkeypatch)
     compiled, width = kernels.compiled_kernels(kept), 8192
     rows = torch.ones(6, width)
     rows[1], rows[2, ::2], rows[3], rows[4, 5], rows[5, 7] = -1, -1, 0, torch.nan, torch.inf
