@@ -64,8 +64,10 @@ class LoadedModel:
     pad_token: int  # stands where the delay pattern leaves a gap, and starts every sequence
     revision: str | None  # commit on the hub
     chroma: ChromaShape | None = None  # how it reads the melody of a clip; None for a text model
-    kernels: Kernels | None = None  # compiled ones; None where torch's operators do it
-    no_kernels: NoKernels | None = None  # why there are none on a processor, where there are none
+    kernels: Kernels | None = (
+        None  # compiled ones, on a card for drawing tokens alone; None where torch's operators do it
+    )
+    no_kernels: NoKernels | None = None  # why there are none, where there could be
     quantised: QuantisedFormat | None = None  # how the decoder's layers are held, where that is not `dtype`
 
     @property
@@ -107,12 +109,19 @@ def load_checkpoint(
     except EngineError:
         raise
     except Exception as error:
-        detail = f"{type(error).__name__}: {error}"
-        if is_out_of_memory(error):
-            message = "There was not enough memory to load the model. Free some, or use a smaller one."
-            raise EngineError(OUT_OF_MEMORY, message, detail) from error
-        message = "Loading the model failed inside the engine. The details say where."
-        raise EngineError(ENGINE_ERROR, message, detail) from error
+        raise load_failure(error) from error
+
+
+def load_failure(error: Exception) -> EngineError:
+    """The error with a code of `load.failed` and a sentence for people."""
+    if isinstance(error, EngineError):
+        return error
+    detail = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        message = "There was not enough memory to load the model. Free some, or use a smaller one."
+        return EngineError(OUT_OF_MEMORY, message, detail)
+    message = "Loading the model failed inside the engine. The details say where."
+    return EngineError(ENGINE_ERROR, message, detail)
 
 
 def _load_checkpoint(
@@ -129,7 +138,7 @@ def _load_checkpoint(
     name = folder.name if commit is None else checkpoint  # for people, who need not see the server's folders
     model_type, decoder = _check_config(folder, name)
     quantised = _quantised(dtype, chosen_device)
-    kernels, no_kernels = _kernels(kept if chosen_device.type == "cpu" else None)
+    kernels, no_kernels = _kernels(kept if chosen_device.type != "mps" else None)
     chosen_dtype = (
         torch.bfloat16 if quantised else _choose_dtype(dtype, chosen_device, decoder, kept, kernels)
     )

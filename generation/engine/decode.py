@@ -20,7 +20,7 @@ from generation.engine.checkpoint import LoadedModel
 from generation.engine.delay import DelayPattern
 from generation.engine.errors import EngineError
 from generation.engine.kernels import can_choose
-from generation.engine.network import MOST_ROWS, DecoderStep
+from generation.engine.network import DecoderStep
 from generation.engine.prompt import Conditioning
 from generation.engine.protocol import NON_FINITE
 from generation.engine.sampling import Sampling, choose, guided
@@ -173,7 +173,7 @@ class Batch:
     def has_room_for(self, request: CodesRequest) -> bool:
         """Whether a take may join now: always alone, and beside others where that changes no bit of any."""
         rows = request.rows + sum(take.memory.rows for take in self.takes)
-        return not self.takes or (rows <= MOST_ROWS and self._step.rows_agree())
+        return not self.takes or (rows <= self._step.most_rows and self._step.rows_agree())
 
     def bytes_for(self, request: CodesRequest) -> int:
         """Bytes that such a take will hold until it ends."""

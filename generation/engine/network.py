@@ -6,6 +6,7 @@ attention is each take's own. Knows nothing of sampling, delay patterns or the c
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import Array, c_void_p
@@ -17,15 +18,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from generation.engine.captured import Capture, CapturedStep, Places, capture_on
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.compiled import CompiledStep, EightBitCache, eight_bit_capacity, is_known
 from generation.engine.packed import CompiledLinear
+
+logger = logging.getLogger(__name__)
 
 #: Fewest rows that go through a projection together. Kernels for one or two rows add up in another order than those for
 #: more, so that a take would depend on whether others are made beside it. Weights are read once, however many rows.
 FEWEST_ROWS = 4
 #: Most rows of one step.
 MOST_ROWS = 32
+#: Rows of every step on a graphics card, in use or not: its kernels are others for other numbers of rows, and weights take
+#: longer to read than so many rows to multiply.
+CARD_ROWS = 64
 #: Attention goes over so many keys at least, and over a multiple of them: kernels are made for each shape and kept.
 KEYS_TOGETHER = 64
 
@@ -66,12 +73,12 @@ class TakeMemory:
         """For a take of `capacity` positions that attends to `states` [R, S, H]."""
         self.rows, self.position, self.capacity = states.shape[0], 0, capacity
         heads, size = step.heads, step.head_size
+        # A captured step multiplies what is not written yet by zero, which makes zero of numbers only.
+        room = torch.zeros if step.is_capturable else torch.empty
         self.own: list[Any] = [
             EightBitCache.empty(self.rows, heads, capacity, size)
             if step.is_compiled
-            else Cache(
-                *torch.empty(2, self.rows, heads, capacity, size, device=states.device, dtype=states.dtype)
-            )
+            else Cache(*room(2, self.rows, heads, capacity, size, device=states.device, dtype=states.dtype))
             for _ in step.layers
         ]
         # Zeros stand for no prompt: the bias-free attention turns them into exactly nothing.
@@ -103,22 +110,42 @@ class DecoderStep:
         self._body: Any = causal_lm.model.decoder
         self._lm_heads: Any = causal_lm.lm_heads
         self._device, self._dtype = model.device, model.dtype
-        self._kernels = model.kernels
+        self._kernels = model.kernels if model.device.type == "cpu" else None
         self._fewest = _fewest_rows(causal_lm)
         self._positions = self._places = torch.empty(0)
         self.layers: Any = self._body.layers
+        #: Whether steps on a graphics card are captured.
+        self.is_captured = False
         self.heads: int = causal_lm.config.num_attention_heads
         self.head_size: int = causal_lm.config.hidden_size // self.heads
         #: Whether what a take attends to stands before its tokens, as in melody models: it has to be read first.
         self.is_prefixed = not hasattr(self.layers[0], "encoder_attn")
         self._compiled: CompiledStep | None = None
+        self._captured: CapturedStep | None = None
         if is_known(model) and self._once(_ANSWERS, lambda: self._try_compiled(CompiledStep(model))):
             self._compiled = CompiledStep(model)
+        elif (capture := capture_on(self._device)) is not None:
+            self._captured = self._capturing(None)
+            self.is_captured = self._once(_CAPTURES, lambda: self._try_capture(capture))
+            self._captured = self._capturing(capture if self.is_captured else None)
 
     @property
     def is_compiled(self) -> bool:
         """Whether a step is one call of the compiled kernels."""
         return self._compiled is not None
+
+    @property
+    def is_capturable(self) -> bool:
+        """Whether a step does the same work at every position, as one on a graphics card does."""
+        return self._captured is not None
+
+    @property
+    def most_rows(self) -> int:
+        """Most rows of one step."""
+        return CARD_ROWS if self.is_capturable else MOST_ROWS
+
+    def _capturing(self, capture: Capture | None) -> CapturedStep:
+        return CapturedStep(self._at_places, rows=CARD_ROWS, capture=capture)
 
     def begin(self, states: Tensor, steps: int) -> TakeMemory:
         """Memory of a new take that attends to `states` [R, S, H] and is at most so many steps long."""
@@ -133,7 +160,9 @@ class DecoderStep:
 
     def _capacity(self, states: int, steps: int) -> int:
         needed = steps + states if self.is_prefixed else steps
-        return eight_bit_capacity(needed) if self.is_compiled else needed
+        if self.is_compiled:
+            return eight_bit_capacity(needed)
+        return _span(needed) if self.is_capturable else needed
 
     def bytes_for(self, rows: int, states: int, steps: int) -> int:
         """Bytes that the memory of such a take will hold, but for the prompt's where that lies beside it."""
@@ -193,23 +222,54 @@ class DecoderStep:
             for memory in memories:
                 memory.position += 1
             return logits
+        if self._captured is not None:
+            logits = self._captured(tokens, memories, self._positions)
+        else:
+            logits = self._at_once(tokens, memories)
+        for memory in memories:
+            memory.position += 1
+        return logits
+
+    def _at_once(self, tokens: Tensor, memories: Sequence[TakeMemory]) -> Tensor:
+        """Logits [R1 + R2 + ..., K, V]. Attention goes over no more keys than there are."""
         hidden = self._embedded(tokens) + self._positions[[memory.position for memory in memories]]  # [N, H]
         # All rows of a take are fed the same tokens.
         take_of_row = [take for take, memory in enumerate(memories) for _ in range(memory.rows)]
         hidden = pad(
             hidden[take_of_row], (0, 0, 0, padded(len(take_of_row), self._fewest) - len(take_of_row))
         )  # [M, H]
+
+        def attend(number: int, query: Tensor, key: Tensor, value: Tensor, kept: Cache) -> Tensor:
+            (keys, values), until = kept, memories[number].position + 1
+            keys[:, :, until - 1], values[:, :, until - 1] = key[:, :, 0], value[:, :, 0]
+            if until % KEYS_TOGETHER == 1:
+                _clear(keys, values, until)
+            return self._attend(query, keys, values, until)  # one query sees all earlier positions
+
+        return self._through_layers(hidden, memories, attend)[: len(take_of_row)]
+
+    def _at_places(
+        self, tokens: Tensor, take_of_row: Tensor, memories: Sequence[TakeMemory], places: Places
+    ) -> Tensor:
+        """Logits [M, K, V], as a captured step wants them: what changes from step to step lies on the device."""
+        hidden = self._embedded(tokens) + places.embedded  # [N, H]
+        return self._through_layers(hidden.index_select(0, take_of_row), memories, places.attend)
+
+    def _through_layers(self, hidden: Tensor, memories: Sequence[TakeMemory], attend: Attend) -> Tensor:
+        """Logits [M, K, V] of embedded tokens [M, H], of which those after the takes' rows are nobody's."""
         for index, layer in enumerate(self.layers):
-            hidden = self._self_attention(index, layer, hidden, memories)
+            hidden = self._self_attention(index, layer, hidden, memories, attend)
             if not self.is_prefixed:
                 hidden = self._cross_attention(index, layer, hidden, memories)
             hidden = _feed_forward(layer, hidden)
-        for memory in memories:
-            memory.position += 1
-        return self._logits(hidden)[: len(take_of_row)]
+        return self._logits(hidden)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        hidden = self._body.layer_norm(hidden)
+        return torch.stack([head(hidden) for head in self._lm_heads], dim=1)  # [M, K, V]
 
     def _self_attention(
-        self, index: int, layer: Any, hidden: Tensor, memories: Sequence[TakeMemory]
+        self, index: int, layer: Any, hidden: Tensor, memories: Sequence[TakeMemory], attend: Attend
     ) -> Tensor:
         attention, normed = layer.self_attn, layer.self_attn_layer_norm(hidden)
         query, key, value = (
@@ -217,18 +277,12 @@ class DecoderStep:
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )  # [M, heads, 1, head size]
         query = query * attention.scaling
-        heard, first = torch.zeros_like(query), 0
-        for memory in memories:
-            rows, until = slice(first, first + memory.rows), memory.position + 1
-            keys, values = memory.own[index]
-            keys[:, :, until - 1], values[:, :, until - 1] = key[rows, :, 0], value[rows, :, 0]
-            if until % KEYS_TOGETHER == 1:
-                _clear(keys, values, until)
-            self._attend(
-                query[rows], keys, values, until, heard[rows]
-            )  # one query sees all earlier positions
+        heard, first = [], 0
+        for number, memory in enumerate(memories):
+            rows = slice(first, first + memory.rows)
+            heard.append(attend(number, query[rows], key[rows], value[rows], memory.own[index]))
             first += memory.rows
-        result: Tensor = hidden + attention.out_proj(heard.view_as(hidden))
+        result: Tensor = hidden + attention.out_proj(torch.cat([*heard, query[first:]]).view_as(hidden))
         return result
 
     def _cross_attention(
@@ -237,24 +291,23 @@ class DecoderStep:
         attention = layer.encoder_attn
         query = attention.q_proj(layer.encoder_attn_layer_norm(hidden)) * attention.scaling
         query = query.view(-1, self.heads, 1, self.head_size)
-        heard, first = torch.zeros_like(query), 0
+        heard, first = [], 0
         for memory in memories:
-            rows = slice(first, first + memory.rows)
             keys, values = memory.prompt[index]
-            self._attend(query[rows], keys, values, keys.shape[2], heard[rows])
+            heard.append(self._attend(query[first : first + memory.rows], keys, values, keys.shape[2]))
             first += memory.rows
-        result: Tensor = hidden + attention.out_proj(heard.view_as(hidden))
+        result: Tensor = hidden + attention.out_proj(torch.cat([*heard, query[first:]]).view_as(hidden))
         return result
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, until: int, heard: Tensor) -> None:
-        """Write into `heard` [R, heads, 1, size] what `query` finds in keys and values before `until`."""
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, until: int) -> Tensor:
+        """What `query` [R, heads, 1, size], scaled already, finds in keys and values before `until`."""
+        if self._captured is not None:
+            return scaled_dot_product_attention(query, keys, values, scale=1.0)
+        heard = torch.empty_like(query)
         if self._kernels is None or not self._kernels.attend(query, keys, values, until, heard):
             span = min(_span(until), keys.shape[2])
-            heard.copy_(_heard(query, keys[:, :, :span], values[:, :, :span], until))
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        hidden = self._body.layer_norm(hidden)
-        return torch.stack([head(hidden) for head in self._lm_heads], dim=1)  # [M, K, V]
+            return _heard(query, keys[:, :, :span], values[:, :, :span], until)
+        return heard
 
     @torch.inference_mode()
     def rows_agree(self) -> bool:
@@ -263,7 +316,8 @@ class DecoderStep:
         That is so or not by the kernels of this machine for this dtype and these shapes, so it is tried: every module
         but attention itself, which never sees two takes at once.
         """
-        return self._once(_AGREEMENT, self._try_takes if self.is_compiled else self._try_rows)
+        by_takes = self.is_compiled or self.is_capturable
+        return self._once(_AGREEMENT, self._try_takes if by_takes else self._try_rows)
 
     def _once(self, kept: weakref.WeakKeyDictionary[nn.Module, bool], ask: Callable[[], bool]) -> bool:
         if self._body not in kept:
@@ -282,14 +336,31 @@ class DecoderStep:
         by_modules, by_kernels = answers
         return bool((by_kernels - by_modules).std() <= _LIKENESS * by_modules.std())
 
+    @torch.inference_mode()
+    def _try_capture(self, capture: Capture) -> bool:
+        """Whether steps can be captured, and answer to the bit what they answer otherwise, in a company that grows, too."""
+        states, tokens = self._drawn(takes=3)
+        answers = []
+        for how in (None, capture):
+            self._captured = captured = self._capturing(how)
+            memories = [self.begin(each, 6) for each in states]
+            found = [self(tokens[:takes], memories[:takes]) for takes in (2, 2, 2, 3, 3, 3)]
+            answers.append(torch.cat(found))
+        by_kernels, by_replays = answers
+        if captured.is_replayed and not torch.equal(by_replays, by_kernels):
+            logger.warning("captured steps answer otherwise than those that are not; they are not used")
+            return False
+        return captured.is_replayed
+
     def _try_takes(self) -> bool:
-        states, tokens = self._drawn(takes=MOST_ROWS)
+        states, tokens = self._drawn(takes=self.most_rows)
 
         def logits(takes: slice) -> Tensor:
             return self(tokens[takes], [self.begin(each, 1) for each in states[takes]])
 
         together = logits(slice(None))
         some = [slice(first, first + count) for first, count in ((0, 1), (1, 2), (3, 4), (7, 8), (9, 23))]
+        some.append(slice(self.most_rows - 1, self.most_rows))
         return all(torch.equal(logits(takes), together[takes]) for takes in some)
 
     def _drawn(self, takes: int) -> tuple[Tensor, Tensor]:
@@ -313,9 +384,13 @@ class DecoderStep:
         return True
 
 
-#: Of the networks that were tried: whether rows agree, and whether the compiled step answers as the modules do.
+#: Of the networks that were tried: whether rows agree, whether the compiled step answers as the modules do, and whether steps
+#: can be captured.
 _AGREEMENT: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 _ANSWERS: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+_CAPTURES: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+#: What a take finds in attention, given its number in the step, query, key, value [R, heads, 1, size] and its `Cache`.
+Attend = Callable[[int, Tensor, Tensor, Tensor, Any], Tensor]
 #: Most that logits may differ, as a share of how far they spread. Rounding alone makes a hundredth or two.
 _LIKENESS = 0.2
 

@@ -200,8 +200,12 @@ class LoadFinished(_Event):
     revision: str | None  # commit on the hub, None for a folder
     seconds: float
     memory_bytes: int  # held on the device; on a CPU the resident size of the runner
-    kernels: str = ""  # "torch", or "compiled" and what stands for the text and the processor
-    no_kernels: str = ""  # why there are no compiled ones on a processor, a sentence for people; else empty
+    kernels: str = (
+        ""  # "torch", or "compiled" and what stands for the text and the processor; on a card "captured", too
+    )
+    no_kernels: str = (
+        ""  # why there are none, or steps are not captured on a card: a sentence for people; else empty
+    )
     no_kernels_detail: str = ""  # technical text
 
 

@@ -23,9 +23,10 @@ from transformers.utils import logging
 
 from generation.engine.adapters.attach import Attachment
 from generation.engine.adapters.proof import prove
-from generation.engine.checkpoint import LoadedModel, device_name, load_checkpoint
+from generation.engine.checkpoint import LoadedModel, device_name, load_checkpoint, load_failure
 from generation.engine.company import Company
 from generation.engine.errors import EngineError
+from generation.engine.kernels import NoKernels
 from generation.engine.live import OnAudio
 from generation.engine.memory import (
     forget_peak,
@@ -33,6 +34,7 @@ from generation.engine.memory import (
     release_all_unused_memory,
     release_unused_memory,
 )
+from generation.engine.network import DecoderStep
 from generation.engine.packed import pack_decoder
 from generation.engine.protocol import (
     INVALID_REQUEST,
@@ -184,7 +186,7 @@ class Runner:
                 self._send(LoadProgress(stage=stage, fraction=fraction))
 
         try:
-            self._model = load_checkpoint(
+            model = load_checkpoint(
                 command.checkpoint,
                 revision=command.revision,
                 device=command.device,
@@ -192,10 +194,12 @@ class Runner:
                 kept=Path(command.kept) if command.kept else None,
                 on_progress=report,
             )
-        except EngineError as error:
+            prepare(model)
+        except Exception as problem:  # noqa: BLE001 - the libraries fail with whatever they like
+            error = load_failure(problem)
             self._send(LoadFailed(error_code=error.error_code, message=error.message, detail=error.detail))
             return False
-        prepare(self._model)
+        self._model = model
         self._company = Company(self._model, self._attachment, most=command.takes_at_once)
         self._send(_load_finished(self._model, time.perf_counter() - started))
         return True
@@ -285,7 +289,13 @@ class _Throttle:
 
 
 def prepare(model: LoadedModel) -> None:
-    """Fit a model on a CPU to that: pack its weights, and give a small one one thread, unless OMP_NUM_THREADS says how many."""
+    """Fit a model to where it is.
+
+    On a CPU: pack its weights, and give a small one one thread, unless OMP_NUM_THREADS says how many. On a graphics card: try
+    what a first take would wait for.
+    """
+    if model.device.type == "cuda":
+        DecoderStep(model).rows_agree()
     if model.device.type != "cpu":
         return
     is_large = model.parameters >= PARAMETERS_WORTH_THREADS
@@ -297,7 +307,18 @@ def prepare(model: LoadedModel) -> None:
     forget_peak()
 
 
+def kernels_of(model: LoadedModel) -> tuple[str, NoKernels | None]:
+    """What makes its steps, as a recipe says it, and why they are slower than they could be, where they are."""
+    name, problem = f"compiled {model.kernels.name}" if model.kernels else "torch", model.no_kernels
+    if model.device.type == "cuda":
+        if DecoderStep(model).is_captured:
+            return f"{name}, captured", problem
+        problem = NoKernels("Steps cannot be captured on this card: update its driver.", "the log says why")
+    return name, problem
+
+
 def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:
+    kernels, problem = kernels_of(model)
     return LoadFinished(
         device=str(model.device),
         device_name=device_name(model.device),
@@ -312,9 +333,9 @@ def _load_finished(model: LoadedModel, seconds: float) -> LoadFinished:
         revision=model.revision,
         seconds=seconds,
         memory_bytes=held_memory_bytes(model.device),
-        kernels=f"compiled {model.kernels.name}" if model.kernels else "torch",
-        no_kernels=str(model.no_kernels or ""),
-        no_kernels_detail=model.no_kernels.detail if model.no_kernels else "",
+        kernels=kernels,
+        no_kernels=str(problem or ""),
+        no_kernels_detail=problem.detail if problem else "",
     )
 
 

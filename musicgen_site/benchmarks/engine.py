@@ -25,7 +25,7 @@ FIRST_STEP: Final = 730
 WARM_STEPS: Final = 5
 #: Of two that are measured in turns, so that a machine whose speed drifts treats both alike.
 STEPS_IN_TURN: Final = 4
-TOGETHER: Final = (1, 2, 8)
+TOGETHER: Final = {"cpu": (1, 2, 8), "mps": (1, 2, 8), "cuda": (1, 2, 8, 32)}
 PROMPT: Final = "lo-fi hip hop with electric piano, bass and drums"
 
 
@@ -44,7 +44,7 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
     engine = {dtype: _Engine(folder, dtype, device.type) for dtype in dtypes}
     library_steps: dict[str, list[float]] = {dtype: [] for dtype in plain}
     engine_steps: dict[tuple[str, int], list[float]] = {
-        (dtype, takes): [] for dtype in dtypes for takes in TOGETHER
+        (dtype, takes): [] for dtype in dtypes for takes in TOGETHER[device.type]
     }
     slowed: dict[tuple[str, int], list[float]] = {
         (dtype, first): [] for dtype in dtypes for first in (0, FIRST_STEP)
@@ -56,7 +56,7 @@ def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> 
         for dtype in dtypes:
             if dtype in library:
                 library_steps[dtype].append(library[dtype].seconds_a_step())
-            for takes in TOGETHER:
+            for takes in TOGETHER[device.type]:
                 bandwidth[dtype, takes].append(_bandwidth(device))
                 engine_steps[dtype, takes].append(engine[dtype].seconds_a_step(takes, FIRST_STEP))
             for first in (0, FIRST_STEP):

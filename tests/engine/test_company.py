@@ -98,7 +98,14 @@ VISITS = st.tuples(REQUESTS, st.integers(0, 2), st.integers(0, 12), st.none() | 
 def test_each_take_equals_its_solo_run(
     mono_model: LoadedModel, uses: list[list[AdapterUse]], tmp_path: Path, visits: list[Any]
 ) -> None:
-    desk = Desk(mono_model)
+    assert_equal_to_solo_runs(mono_model, uses, tmp_path, visits)
+
+
+def assert_equal_to_solo_runs(
+    model: LoadedModel, uses: list[list[AdapterUse]], tmp_path: Path, visits: list[Any]
+) -> None:
+    """Of requests that come and go as VISITS say, with those lists of adapters."""
+    desk = Desk(model)
     requests = [
         generate(tmp_path / f"{number}.wav", str(number), adapters=tuple(uses[which]), **wanted)
         for number, (wanted, which, _, _) in enumerate(visits)
@@ -116,7 +123,7 @@ def test_each_take_equals_its_solo_run(
         assert isinstance(made, Rendering)
         alone = tmp_path / "alone.wav"
         if made.frames:
-            assert render_alone(mono_model, request, alone, stop_at=made.frames).frames == made.frames
+            assert render_alone(model, request, alone, stop_at=made.frames).frames == made.frames
             assert Path(request.output).read_bytes() == alone.read_bytes()
             Path(request.output).unlink()
         else:

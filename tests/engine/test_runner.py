@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import soundfile
 import torch
 
+from generation.engine import runner as runner_module
 from generation.engine.checkpoint import LoadedModel
 from generation.engine.protocol import (
     CHECKPOINT_NOT_FOUND,
@@ -33,7 +35,7 @@ from generation.engine.protocol import (
     Unload,
     decode_event,
 )
-from generation.engine.runner import LONGEST_LINE_BYTES, prepare
+from generation.engine.runner import LONGEST_LINE_BYTES, Runner, prepare
 from tests.engine.conftest import DEMO, ROOT, RunnerProcess, cancel, generate
 
 ENDLESS = 1_200.0  # seconds of audio: no test waits for its end
@@ -268,6 +270,19 @@ def test_a_failed_load_ends_it(start_runner: StartRunner, tmp_path: Path) -> Non
     runner.send(Load(checkpoint=str(tmp_path / "none")))
     assert runner.wait_for(LoadFailed).error_code == CHECKPOINT_NOT_FOUND
     assert runner.process.wait(timeout=10) == 1
+
+
+def test_what_fails_while_a_model_is_prepared_is_told(mono: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(model: LoadedModel) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(runner_module, "prepare", fail)
+    events = io.BytesIO()
+    assert not Runner(io.BytesIO(), events)._load(Load(checkpoint=str(mono), device="cpu"))
+    failed = decode_event(events.getvalue().splitlines()[-1])
+    assert isinstance(failed, LoadFailed)
+    assert failed.error_code == OUT_OF_MEMORY
+    assert "not enough memory to load the model" in failed.message
 
 
 PARENT = """
