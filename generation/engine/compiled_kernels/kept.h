@@ -10,7 +10,6 @@
    4], those of four steps together; then what each step's key is times, in float, and what each step's value is times. */
 
 #define STEPS_TOGETHER 64
-#define MOST_BYTE 127.0f
 #define LEAST_SCORE (-1e30f)
 
 /* What a query has found in the records it went through. */

@@ -73,13 +73,13 @@ INLINE void clear(floats sums[][PARTS], int count) {
         for (int part = 0; part < PARTS; part++) sums[row][part] = (floats){0};
 }
 
-/* Rows as they are multiplied: in bfloat16 as they are, or as whole numbers, and then those that are summed together lie
-   together. */
+/* Rows as they are multiplied: in bfloat16 as they are; or as whole numbers, and then those that are summed together lie
+   together: of `some` rows, then of the next. */
 struct rows {
-    const uint32_t *numbers; /* [count, in / 2] of pairs; or of `some` rows [in / 4, some, 2], then of the next */
-    const float *groups;     /* of each GROUP of whole numbers what they make together, [in / GROUP, some] */
-    const float *zeros;      /* what ZERO adds to each sum, [count] */
-    const float *scales;     /* what whole numbers are times, [count] */
+    const uint32_t *numbers; /* [count, in / 2] of pairs; for INT8 [in / 4, some, 2], for INT4 [in / 4, some] */
+    const float *groups;     /* for INT4, what a GROUP's numbers are times, and all of them times that, [in / GROUP, some, 2] */
+    const float *zeros;      /* for INT8, what ZERO adds to each sum, [count] */
+    const float *scales;     /* and what whole numbers are times, [count] */
 };
 
 INLINE void clear_whole(ints sums[][PARTS][SUMS], int count) {
@@ -112,41 +112,55 @@ INLINE void sum_int8(const char *block, const uint32_t *rows, floats sums[][PART
 
 INLINE void sum_int4(const char *block, const uint32_t *rows, const float *groups, floats sums[][PARTS], int64_t in,
                      int count) {
-    for (int64_t group = 0; group < in / GROUP; group++, block += GROUP_BYTES, groups += count) {
-        ints own[MOST_ROWS][PARTS][SUMS];
-        clear_whole(own, count);
-        for (int word = 0; word < GROUP / 8; word++, rows += 4 * count) {
-            words lower[PARTS], upper[PARTS];
+    for (int64_t group = 0; group < in / GROUP; group++, block += GROUP_BYTES, groups += 2 * count) {
+        ints own[MOST_ROWS][PARTS];
+        ask_ahead(block, count); /* each line of the cache by itself, that of the scales, too */
+        for (int row = 0; row < count; row++)
+            for (int part = 0; part < PARTS; part++) own[row][part] = (ints){0};
+        for (int word = 0; word < GROUP / 8; word++, rows += 2 * count)
             for (int part = 0; part < PARTS; part++) {
                 const words read = read_words(block + 4 * TOGETHER + (word * PARTS + part) * sizeof(words), count);
-                lower[part] = read & 0x0f0f0f0f, upper[part] = read >> 4 & 0x0f0f0f0f;
+                const words lower = read & 0x0f0f0f0f, upper = read >> 4 & 0x0f0f0f0f;
+                for (int row = 0; row < count; row++) {
+                    own[row][part] = add_small(own[row][part], lower, rows[row]);
+                    own[row][part] = add_small(own[row][part], upper, rows[count + row]);
+                }
             }
-            add_whole(own, lower, rows, count);
-            add_whole(own, upper, rows + 2 * count, count);
-        }
         for (int part = 0; part < PARTS; part++) {
             const floats times = read_numbers(block, part * LANES, BFLOAT16);
             const floats added = read_numbers(block, TOGETHER + part * LANES, BFLOAT16) - 8.0f * times;
-            for (int row = 0; row < count; row++)
-                sums[row][part] += __builtin_convertvector(all_sums(own[row][part]), floats) * times + added * groups[row];
+            for (int row = 0; row < count; row++) {
+                const floats products = __builtin_convertvector(small_sums(own[row][part]), floats) * times;
+                sums[row][part] += products * groups[2 * row] + added * groups[2 * row + 1];
+            }
         }
     }
 }
 
-/* A row [in] in bfloat16 as one of `some` that are summed together. */
-static void put_row(const uint16_t *row, int64_t in, int64_t some, uint32_t *numbers, float *groups, float *zero,
-                    float *scale) {
+/* A row [in] in bfloat16 as one of `some` that are summed together, for INT8. */
+static void put_row(const uint16_t *row, int64_t in, int64_t some, uint32_t *numbers, float *zero, float *scale) {
     const float factor = factor_to(MOST_WHOLE, row, in, BFLOAT16, scale);
     *zero = 0.0f;
-    for (int64_t group = 0; group < in / GROUP; group++) {
+    for (int64_t index = 0; index < in; index += LANES) {
+        const ints own = whole(read_numbers(row, index, BFLOAT16), factor);
+        put_whole(numbers + index / 2 * some, 2 * some, own);
+        *zero += (float)sum_of_whole(own) * ZERO;
+    }
+}
+
+/* The same for INT4: each GROUP has a scale of its own, so that 8 bits are as good as the weights' 4 can use. */
+static void put_groups(const uint16_t *row, int64_t in, int64_t some, uint32_t *numbers, float *groups) {
+    for (int64_t group = 0; group < in / GROUP; group++, row += GROUP, groups += 2 * some) {
+        const float factor = factor_to(MOST_BYTE, row, GROUP, BFLOAT16, groups);
         ints all = {0};
-        for (int64_t index = group * GROUP; index < (group + 1) * GROUP; index += LANES) {
+        for (int64_t index = 0; index < GROUP; index += LANES) {
             const ints own = whole(read_numbers(row, index, BFLOAT16), factor);
-            put_whole(numbers + index / 2 * some, 2 * some, own);
+            const bytes small = __builtin_convertvector(own, bytes);
+            for (int four = 0; four < LANES / 4; four++, numbers += some)
+                memcpy(numbers, (const uint32_t *)&small + four, sizeof *numbers);
             all += own;
         }
-        groups[group * some] = (float)sum_of_whole(all);
-        *zero += groups[group * some] * ZERO;
+        groups[1] = (float)sum_of_whole(all) * groups[0];
     }
 }
 
@@ -158,20 +172,19 @@ INLINE int64_t rows_of(int64_t left) {
 /* Those from `row` on. */
 INLINE void some_rows(const char *block, const struct rows *rows, void *results, int64_t row, int64_t index, int64_t in,
                       int64_t between, int count, enum held held, enum use use) {
-    const uint32_t *numbers = rows->numbers + row * in / 2;
+    const uint32_t *numbers = rows->numbers + row * in / (held == INT4 ? 4 : 2);
     floats sums[MOST_ROWS][PARTS];
     clear(sums, count);
     switch (held) {
         case PAIRS: sum_pairs(block, numbers, sums, in / 2, count); break;
         case INT8: sum_int8(block, numbers, sums, in, count); break;
-        case INT4: sum_int4(block, numbers, rows->groups + row * in / GROUP, sums, in, count);
+        case INT4: sum_int4(block, numbers, rows->groups + 2 * row * in / GROUP, sums, in, count);
     }
     for (int each = 0; each < count; each++)
         for (int part = 0; part < PARTS; part++) {
             floats made = sums[each][part];
             if (held == INT8) made -= rows->zeros[row + each];
-            if (held == INT8) made *= read_numbers(block + in * TOGETHER, part * LANES, BFLOAT16);
-            if (held != PAIRS) made *= rows->scales[row + each];
+            if (held == INT8) made *= read_numbers(block + in * TOGETHER, part * LANES, BFLOAT16) * rows->scales[row + each];
             use_numbers(results, index + (row + each) * between + part * LANES, made, use);
         }
 }
@@ -198,7 +211,7 @@ INLINE void multiply_held(const char *numbers, const struct rows *rows, void *re
 /* Each thread makes the rows' whole numbers for itself: that takes less than to wait for each other. */
 INLINE void multiply_whole(const char *numbers, const uint16_t *rows, char *results, int64_t count, int64_t in, int64_t out,
                            int64_t between, enum held held, enum use use) {
-    const int64_t words_of_row = in / 2, groups = in / GROUP;
+    const int64_t words_of_row = held == INT4 ? in / 4 : in / 2, groups = 2 * in / GROUP;
     uint32_t all[MOST_WHOLE_ROWS * words_of_row];
     float groups_of_all[MOST_WHOLE_ROWS * groups], zeros[MOST_WHOLE_ROWS], scales[MOST_WHOLE_ROWS];
     const struct rows made = {all, groups_of_all, zeros, scales};
@@ -206,9 +219,13 @@ INLINE void multiply_whole(const char *numbers, const uint16_t *rows, char *resu
         const int64_t here = count < MOST_WHOLE_ROWS ? count : MOST_WHOLE_ROWS;
         for (int64_t first = 0, some; first < here; first += some) {
             some = rows_of(here - first);
-            for (int64_t each = 0, row = first; each < some; each++, row++)
-                put_row(rows + row * in, in, some, all + first * words_of_row + 2 * each, groups_of_all + first * groups + each,
-                        zeros + row, scales + row);
+            for (int64_t each = 0, row = first; each < some; each++, row++) {
+                uint32_t *own = all + first * words_of_row;
+                if (held == INT8)
+                    put_row(rows + row * in, in, some, own + 2 * each, zeros + row, scales + row);
+                else
+                    put_groups(rows + row * in, in, some, own + each, groups_of_all + first * groups + 2 * each);
+            }
         }
         multiply_held(numbers, &made, results, here, in, out, between, held, use);
         rows += here * in;

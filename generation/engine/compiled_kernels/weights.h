@@ -31,12 +31,16 @@ INLINE int64_t block_bytes(enum held held, int64_t in) {
 #define AHEAD 8192
 #define FEW 2
 
-INLINE words read_words(const void *from, int rows) {
-    words read;
+INLINE void ask_ahead(const void *from, int rows) {
     if (rows <= FEW)
         __builtin_prefetch((const char *)from + AHEAD_OF_FEW);
     else
         __builtin_prefetch((const char *)from + AHEAD, 0, 2);
+}
+
+INLINE words read_words(const void *from, int rows) {
+    words read;
+    ask_ahead(from, rows);
     memcpy(&read, from, sizeof read);
     return read;
 }

@@ -1,5 +1,5 @@
-/* Products of whole numbers: bytes of keys, values and weights by a row's numbers of 16 bits. They are exact, so that no order
-   of theirs matters, and quicker than those of floats. */
+/* Products of whole numbers: bytes of keys, values and weights by a row's numbers of 16 bits, or of 8 where the bytes are of 4
+   bits. They are exact, so that no order of theirs matters, and quicker than those of floats. */
 
 #pragma once
 
@@ -8,6 +8,8 @@
 /* Bytes are larger by ZERO than what they stand for, so that none is negative. */
 #define ZERO 128
 #define MOST_WHOLE 32639.0f /* 127 * 256 + 127: two bytes with a sign each */
+#define MOST_BYTE 127.0f
+
 
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 typedef int64_t longs __attribute__((vector_size(4 * LANES)));
@@ -102,5 +104,43 @@ INLINE void add_fours(ints sums[SUMS], words four, const uint32_t row[2]) {
 
 INLINE ints all_sums(const ints sums[SUMS]) {
     return sums[0];
+}
+#endif
+
+/* The same for bytes of 4 bits and numbers of 8, four in a word. There is room for the sums of GROUP of them. */
+#if defined(__AVX512VNNI__)
+INLINE ints add_small(ints sums, words four, uint32_t row) {
+    return (ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)four, (__m512i)((words){0} + row));
+}
+
+INLINE ints small_sums(ints sums) {
+    return sums;
+}
+#elif defined(__AVX512BW__)
+INLINE ints add_small(ints sums, words four, uint32_t row) {
+    const __m512i twos = _mm512_maddubs_epi16((__m512i)four, (__m512i)((words){0} + row));
+    return (ints)_mm512_add_epi16((__m512i)sums, twos);
+}
+
+INLINE ints small_sums(ints sums) {
+    return (ints)_mm512_madd_epi16((__m512i)sums, _mm512_set1_epi16(1));
+}
+#elif defined(__AVX2__)
+INLINE ints add_small(ints sums, words four, uint32_t row) {
+    const __m256i twos = _mm256_maddubs_epi16((__m256i)four, (__m256i)((words){0} + row));
+    return (ints)_mm256_add_epi16((__m256i)sums, twos);
+}
+
+INLINE ints small_sums(ints sums) {
+    return (ints)_mm256_madd_epi16((__m256i)sums, _mm256_set1_epi16(1));
+}
+#else
+INLINE ints add_small(ints sums, words four, uint32_t row) {
+    for (int byte = 0; byte < 32; byte += 8) sums += (ints)(four >> byte & 0xff) * (int8_t)(row >> byte);
+    return sums;
+}
+
+INLINE ints small_sums(ints sums) {
+    return sums;
 }
 #endif
