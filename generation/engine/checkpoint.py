@@ -64,9 +64,7 @@ class LoadedModel:
     pad_token: int  # stands where the delay pattern leaves a gap, and starts every sequence
     revision: str | None  # commit on the hub
     chroma: ChromaShape | None = None  # how it reads the melody of a clip; None for a text model
-    kernels: Kernels | None = (
-        None  # compiled ones, on a card for drawing tokens alone; None where torch's operators do it
-    )
+    kernels: Kernels | None = None  # compiled ones, on a card only to draw tokens; None where torch does it
     no_kernels: NoKernels | None = None  # why there are none, where there could be
     quantised: QuantisedFormat | None = None  # how the decoder's layers are held, where that is not `dtype`
 

@@ -114,14 +114,14 @@ class DecoderStep:
         self._fewest = _fewest_rows(causal_lm)
         self._positions = self._places = torch.empty(0)
         self.layers: Any = self._body.layers
-        #: Whether steps on a graphics card are captured.
-        self.is_captured = False
         self.heads: int = causal_lm.config.num_attention_heads
         self.head_size: int = causal_lm.config.hidden_size // self.heads
         #: Whether what a take attends to stands before its tokens, as in melody models: it has to be read first.
         self.is_prefixed = not hasattr(self.layers[0], "encoder_attn")
         self._compiled: CompiledStep | None = None
         self._captured: CapturedStep | None = None
+        #: Whether steps on a graphics card are captured.
+        self.is_captured = False
         if is_known(model) and self._once(_ANSWERS, lambda: self._try_compiled(CompiledStep(model))):
             self._compiled = CompiledStep(model)
         elif (capture := capture_on(self._device)) is not None:
@@ -219,10 +219,7 @@ class DecoderStep:
         """Logits [R1 + R2 + ..., K, V] of the token after `tokens` [N, K] for N takes, the rows of each in its order."""
         if self._compiled is not None:
             logits = self._compiled(tokens, memories, self._places)
-            for memory in memories:
-                memory.position += 1
-            return logits
-        if self._captured is not None:
+        elif self._captured is not None:
             logits = self._captured(tokens, memories, self._positions)
         else:
             logits = self._at_once(tokens, memories)
