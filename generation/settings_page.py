@@ -74,6 +74,7 @@ def settings_context(user: Any) -> dict[str, Any]:
         "runners_bytes": held,
         "storage_problem": host.last_error if host is not None and host.waits_for_storage else "",
         "no_kernels": host.no_kernels if host is not None else "",
+        "engine_device": host.device if host is not None else "",
         "has_idle_runners": any(not runner["is_busy"] for runner in runners),
     }
 

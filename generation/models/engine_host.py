@@ -75,7 +75,7 @@ class EngineHost(models.Model):
 
     @property
     def no_kernels(self) -> str:
-        """Why its loaded models go without compiled kernels on a processor; empty where they do not."""
+        """Why its loaded models are slower than they could be; empty where they are not."""
         return next((reason for runner in self.runners if (reason := runner.get("no_kernels"))), "")
 
     @property
