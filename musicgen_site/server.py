@@ -85,6 +85,8 @@ class StudioServer(Server):
         # Also where the server ends without a signal: the address is taken.
         # Twisted takes a phase and an event here; its annotation knows only functions.
         reactor.addSystemEventTrigger("before", "shutdown", self._stop_work)  # type: ignore[arg-type]
+        for port in self._ports:
+            self._say_where(port)
 
     async def _end_when_asked(self) -> None:
         """Pages are served until the engine has ended; then requests under way get a moment."""
@@ -118,10 +120,14 @@ class StudioServer(Server):
         await asyncio.gather(*ends)
 
     def listen_success(self, port: Any) -> None:
-        """Say where the studio is; with port 0 the system has chosen one."""
+        """Say where the studio is, but not before a signal ends it as it should: daphne listens before it is ready."""
         super().listen_success(port)
         self._ports.append(port)
-        address = port.getHost()
+        if self._ending is not None:
+            self._say_where(port)
+
+    def _say_where(self, port: Any) -> None:
+        address = port.getHost()  # with port 0 the system has chosen one
         self._on_listening(address.host, address.port)
 
     def listen_error(self, failure: Failure) -> None:

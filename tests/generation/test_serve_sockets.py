@@ -58,6 +58,34 @@ def test_an_end_right_after_a_socket_opened_is_clean(
     assert "KeyError" not in log, log
 
 
+def test_an_end_right_after_the_address_was_told_is_clean(prepared_environment: dict[str, str]) -> None:
+    script = """
+import os, signal, sys
+from unittest.mock import patch
+import django
+django.setup()
+from django.core.management import call_command
+from musicgen_site.management.commands import serve
+say = serve.Command._say_where
+def say_and_end(self, host, port):
+    say(self, host, port)
+    os.kill(os.getpid(), signal.SIGTERM)
+with patch.object(serve.Command, "_say_where", say_and_end):
+    call_command("serve", port=0, no_engine=True)
+print("ended")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**prepared_environment, "DJANGO_SETTINGS_MODULE": "musicgen_site.settings"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "ended"), ended.stderr
+
+
 def test_a_socket_of_another_site_is_refused_by_the_server(prepared_environment: dict[str, str]) -> None:
     with (
         running_studio(prepared_environment, options=["--no-engine"]) as studio,
