@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 FEWEST_ROWS = 4
 #: Most rows of one step.
 MOST_ROWS = 32
-#: Rows of every step on a graphics card, in use or not: its kernels are others for other numbers of rows, and weights take
-#: longer to read than so many rows to multiply.
+#: Rows of every step on a graphics card, in use or not, since its kernels are others for other numbers of rows: two of each
+#: of 32 takes.
 CARD_ROWS = 64
 #: Attention goes over so many keys at least, and over a multiple of them: kernels are made for each shape and kept.
 KEYS_TOGETHER = 64

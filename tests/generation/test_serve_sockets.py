@@ -36,6 +36,19 @@ def upgrade(url: str, origin: str = "") -> socket.socket:
     return opened
 
 
+def run_script(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A process of its own, which may end itself."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**environment, "DJANGO_SETTINGS_MODULE": "musicgen_site.settings"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("moment", ["asked", "answered", "closed"])
 def test_an_end_right_after_a_socket_opened_is_clean(
     moment: str, prepared_environment: dict[str, str]
@@ -60,7 +73,7 @@ def test_an_end_right_after_a_socket_opened_is_clean(
 
 def test_an_end_right_after_the_address_was_told_is_clean(prepared_environment: dict[str, str]) -> None:
     script = """
-import os, signal, sys
+import os, signal
 from unittest.mock import patch
 import django
 django.setup()
@@ -74,15 +87,7 @@ with patch.object(serve.Command, "_say_where", say_and_end):
     call_command("serve", port=0, no_engine=True)
 print("ended")
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**prepared_environment, "DJANGO_SETTINGS_MODULE": "musicgen_site.settings"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ended = run_script(script, prepared_environment)
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "ended"), ended.stderr
 
 
@@ -109,13 +114,5 @@ async def scenario():
 asyncio.run(scenario())
 print("ended")
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**prepared_environment, "DJANGO_SETTINGS_MODULE": "musicgen_site.settings"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ended = run_script(script, prepared_environment)
     assert (ended.returncode, ended.stdout.strip()) == (0, "ended"), ended.stderr

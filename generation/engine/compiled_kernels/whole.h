@@ -10,7 +10,6 @@
 #define MOST_WHOLE 32639.0f /* 127 * 256 + 127: two bytes with a sign each */
 #define MOST_BYTE 127.0f
 
-
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 typedef int64_t longs __attribute__((vector_size(4 * LANES)));
 typedef int16_t half_shorts __attribute__((vector_size(LANES)));
