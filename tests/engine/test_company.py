@@ -20,7 +20,7 @@ from generation.engine.packed import pack_decoder
 from generation.engine.protocol import NON_FINITE, AdapterUse, Generate
 from generation.engine.render import Rendering
 from tests.engine.adapter_files import Make
-from tests.engine.conftest import DEMO, generate
+from tests.engine.conftest import DEMO, TORCH_PACKS, generate
 
 Outcome = Rendering | EngineError
 
@@ -35,7 +35,7 @@ def demo(request: pytest.FixtureRequest, kernels_folder: Path) -> LoadedModel:
     dtype, is_compiled = request.param
     kept = kernels_folder if is_compiled else None
     model = load_checkpoint(str(DEMO), device="cpu", dtype=dtype, kept=kept)
-    assert pack_decoder(model.network, model.kernels)
+    assert pack_decoder(model.network, model.kernels) == (is_compiled or TORCH_PACKS["bfloat16"])
     return model
 
 
