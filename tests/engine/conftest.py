@@ -39,8 +39,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "registry" / "checkpoints" / "musicgen-demo"
 #: What torch can multiply from packed weights here: bfloat16 on some processors only.
 TORCH_PACKS = {
-    "float32": torch.backends.mkldnn.is_available(),
-    "bfloat16": torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    "float32": torch._C._has_mkldnn,
+    "bfloat16": torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
 }
 
 E = TypeVar("E")
