@@ -25,7 +25,9 @@ typedef float eight_floats __attribute__((vector_size(32)));
 typedef float four_floats __attribute__((vector_size(16)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint32_t four_words __attribute__((vector_size(16)));
 typedef uint16_t short_words __attribute__((vector_size(2 * LANES)));
+typedef uint16_t four_short_words __attribute__((vector_size(8)));
 
 enum format { FLOAT32, BFLOAT16 };
 

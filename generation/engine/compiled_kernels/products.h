@@ -11,14 +11,14 @@
 #else
 #define MOST_ROWS 4
 #endif
-#define MOST_WHOLE_ROWS 16       /* whose whole numbers are there at a time */
+#define MOST_MADE_ROWS 16        /* that are there at a time as they are multiplied */
 #define MOST_WHOLE_INPUTS 256    /* of bytes times 16 bits, whose sum has 32 */
 #define PARTS (TOGETHER / LANES) /* of a block's outputs */
 
 /* To the sums of some rows the products of a pair of weights of each output and the row's own pair. */
-INLINE void add_rows(floats sums[][PARTS], const twins weights[PARTS], const uint32_t *pair, int64_t between, int count) {
+INLINE void add_rows(floats sums[][PARTS], const twins weights[PARTS], const own_pair *pair, int64_t between, int count) {
     for (int row = 0; row < count; row++) {
-        const twins own = twins_of((words){0} + pair[row * between]);
+        const twins own = twins_of_own(pair[row * between]);
         for (int part = 0; part < PARTS; part++) sums[row][part] = add_twins(sums[row][part], weights[part], own);
     }
 }
@@ -60,7 +60,7 @@ static void use_numbers(void *results, int64_t index, floats numbers, enum use u
 }
 
 /* The sums of a block's outputs for `count` rows, PARTS for each. Each has one order, whatever is beside it. */
-INLINE void sum_pairs(const char *block, const uint32_t *rows, floats sums[][PARTS], int64_t pairs, int count) {
+INLINE void sum_pairs(const char *block, const own_pair *rows, floats sums[][PARTS], int64_t pairs, int count) {
     for (int64_t pair = 0; pair < pairs; pair++, block += sizeof(words) * PARTS) {
         twins read[PARTS];
         for (int part = 0; part < PARTS; part++) read[part] = twins_of(read_words(block + part * sizeof(words), count));
@@ -73,10 +73,10 @@ INLINE void clear(floats sums[][PARTS], int count) {
         for (int part = 0; part < PARTS; part++) sums[row][part] = (floats){0};
 }
 
-/* Rows as they are multiplied: in bfloat16 as they are; or as whole numbers, and then those that are summed together lie
-   together: of `some` rows, then of the next. */
+/* Rows as they are multiplied: pairs; or whole numbers, and then those that are summed together lie together: of `some` rows,
+   then of the next. */
 struct rows {
-    const uint32_t *numbers; /* [count, in / 2] of pairs; for INT8 [in / 4, some, 2], for INT4 [in / 4, some] */
+    const void *numbers;     /* own_pair [count, in / 2]; uint32_t for INT8 [in / 4, some, 2], for INT4 [in / 4, some] */
     const float *groups;     /* for INT4, what a GROUP's numbers are times, and all of them times that, [in / GROUP, some, 2] */
     const float *zeros;      /* for INT8, what ZERO adds to each sum, [count] */
     const float *scales;     /* and what whole numbers are times, [count] */
@@ -140,12 +140,13 @@ INLINE void sum_int4(const char *block, const uint32_t *rows, const float *group
 /* A row [in] in bfloat16 as one of `some` that are summed together, for INT8. */
 static void put_row(const uint16_t *row, int64_t in, int64_t some, uint32_t *numbers, float *zero, float *scale) {
     const float factor = factor_to(MOST_WHOLE, row, in, BFLOAT16, scale);
-    *zero = 0.0f;
+    ints all = {0};
     for (int64_t index = 0; index < in; index += LANES) {
         const ints own = whole(read_numbers(row, index, BFLOAT16), factor);
         put_whole(numbers + index / 2 * some, 2 * some, own);
-        *zero += (float)sum_of_whole(own) * ZERO;
+        all += own;
     }
+    *zero = (float)sum_of_whole(all) * ZERO;
 }
 
 /* The same for INT4: each GROUP has a scale of its own, so that 8 bits are as good as the weights' 4 can use. */
@@ -172,11 +173,11 @@ INLINE int64_t rows_of(int64_t left) {
 /* Those from `row` on. */
 INLINE void some_rows(const char *block, const struct rows *rows, void *results, int64_t row, int64_t index, int64_t in,
                       int64_t between, int count, enum held held, enum use use) {
-    const uint32_t *numbers = rows->numbers + row * in / (held == INT4 ? 4 : 2);
+    const uint32_t *numbers = (const uint32_t *)rows->numbers + row * in / (held == INT4 ? 4 : 2);
     floats sums[MOST_ROWS][PARTS];
     clear(sums, count);
     switch (held) {
-        case PAIRS: sum_pairs(block, numbers, sums, in / 2, count); break;
+        case PAIRS: sum_pairs(block, (const own_pair *)rows->numbers + row * in / 2, sums, in / 2, count); break;
         case INT8: sum_int8(block, numbers, sums, in, count); break;
         case INT4: sum_int4(block, numbers, rows->groups + 2 * row * in / GROUP, sums, in, count);
     }
@@ -208,15 +209,33 @@ INLINE void multiply_held(const char *numbers, const struct rows *rows, void *re
     }
 }
 
-/* Each thread makes the rows' whole numbers for itself: that takes less than to wait for each other. */
+/* Of rows in bfloat16 each thread makes for itself what is multiplied: that takes less than to wait for each other. */
+INLINE void multiply_pairs(const char *numbers, const uint16_t *rows, char *results, int64_t count, int64_t in, int64_t out,
+                           int64_t between, enum use use) {
+#ifdef __AVX512BF16__
+    const struct rows as_they_are = {.numbers = rows};
+    multiply_held(numbers, &as_they_are, results, count, in, out, between, PAIRS, use);
+#else
+    own_pair all[MOST_MADE_ROWS * in / 2];
+    const struct rows made = {.numbers = all};
+    for (; count > 0; count -= MOST_MADE_ROWS) {
+        const int64_t here = count < MOST_MADE_ROWS ? count : MOST_MADE_ROWS;
+        for (int64_t index = 0; index < here * in; index += 4) put_two_pairs(all + index / 2, rows + index);
+        multiply_held(numbers, &made, results, here, in, out, between, PAIRS, use);
+        rows += here * in;
+        results += here * between * (use == ADD || use == PUT ? 4 : 2);
+    }
+#endif
+}
+
 INLINE void multiply_whole(const char *numbers, const uint16_t *rows, char *results, int64_t count, int64_t in, int64_t out,
                            int64_t between, enum held held, enum use use) {
     const int64_t words_of_row = held == INT4 ? in / 4 : in / 2, groups = 2 * in / GROUP;
-    uint32_t all[MOST_WHOLE_ROWS * words_of_row];
-    float groups_of_all[MOST_WHOLE_ROWS * groups], zeros[MOST_WHOLE_ROWS], scales[MOST_WHOLE_ROWS];
+    uint32_t all[MOST_MADE_ROWS * words_of_row];
+    float groups_of_all[MOST_MADE_ROWS * groups], zeros[MOST_MADE_ROWS], scales[MOST_MADE_ROWS];
     const struct rows made = {all, groups_of_all, zeros, scales};
-    for (; count > 0; count -= MOST_WHOLE_ROWS) {
-        const int64_t here = count < MOST_WHOLE_ROWS ? count : MOST_WHOLE_ROWS;
+    for (; count > 0; count -= MOST_MADE_ROWS) {
+        const int64_t here = count < MOST_MADE_ROWS ? count : MOST_MADE_ROWS;
         for (int64_t first = 0, some; first < here; first += some) {
             some = rows_of(here - first);
             for (int64_t each = 0, row = first; each < some; each++, row++) {
@@ -234,16 +253,12 @@ INLINE void multiply_whole(const char *numbers, const uint16_t *rows, char *resu
 }
 
 /* rows [count, in] in bfloat16 times a weight, whose blocks of TOGETHER outputs lie one after another: results [count, out],
-   `between` numbers from row to row. `in` is a multiple of 2, and of GROUP for fewer bits, `out` of TOGETHER. How many rows
+   `between` numbers from row to row. `in` is a multiple of 4, and of GROUP for fewer bits, `out` of TOGETHER. How many rows
    there are makes no difference to any of them. A share for each thread of a team; the threads do not wait for each other. */
 static void multiply(struct weight weight, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
                      int64_t between, enum use use) {
     switch ((enum held)weight.held) {
-        case PAIRS: {
-            const struct rows as_they_are = {.numbers = rows};
-            multiply_held(weight.numbers, &as_they_are, results, count, in, out, between, PAIRS, use);
-            break;
-        }
+        case PAIRS: multiply_pairs(weight.numbers, rows, results, count, in, out, between, use); break;
         case INT8: multiply_whole(weight.numbers, rows, results, count, in, out, between, INT8, use); break;
         case INT4: multiply_whole(weight.numbers, rows, results, count, in, out, between, INT4, use);
     }

@@ -46,12 +46,17 @@ INLINE words read_words(const void *from, int rows) {
 }
 
 /* Pairs of numbers, as they are multiplied: as they lie where the processor has an instruction for that, else as two
-   vectors. */
+   vectors; and a row's own pair, which is the same for all outputs. */
 #ifdef __AVX512BF16__
 typedef words twins;
+typedef uint32_t own_pair;
 
 INLINE twins twins_of(words pairs) {
     return pairs;
+}
+
+INLINE twins twins_of_own(own_pair own) {
+    return (words){0} + own;
 }
 
 /* To each sum the products of a weight and the row's number, of both. */
@@ -62,9 +67,24 @@ INLINE floats add_twins(floats sums, twins weights, twins row) {
 typedef struct {
     floats former, latter;
 } twins;
+typedef struct {
+    float former, latter;
+} own_pair;
 
 INLINE twins twins_of(words pairs) {
     return (twins){(floats)(pairs << 16), (floats)(pairs & 0xffff0000u)};
+}
+
+INLINE void put_two_pairs(own_pair to[2], const uint16_t *numbers) {
+    four_short_words upper;
+    memcpy(&upper, numbers, sizeof upper);
+    const four_words bits = __builtin_convertvector(upper, four_words) << 16;
+    memcpy(to, &bits, sizeof bits);
+}
+
+/* From memory into all lanes: 0 is subtracted since what is added to it could be -0, which the compiler has to heed. */
+INLINE twins twins_of_own(own_pair own) {
+    return (twins){own.former - (floats){0}, own.latter - (floats){0}};
 }
 
 INLINE floats add_twins(floats sums, twins weights, twins row) {
