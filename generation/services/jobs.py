@@ -133,6 +133,9 @@ def claim_next_job(host: str, *, only_job: int | None = None, loaded: Collection
         queue = Job.objects.filter(status=JobStatus.QUEUED, owner__is_active=True)
         if only_job is not None:
             queue = queue.filter(pk=only_job)
+        # Asked twice a second by an engine at rest, and a fraction of what their order costs.
+        if not queue.exists():
+            return None
         now = timezone.now()
         job = queue.in_fair_order().select_related("model").first()
         if job is None:

@@ -255,8 +255,8 @@ INLINE void multiply_whole(const char *numbers, const uint16_t *rows, char *resu
 /* rows [count, in] in bfloat16 times a weight, whose blocks of TOGETHER outputs lie one after another: results [count, out],
    `between` numbers from row to row. `in` is a multiple of 4, and of GROUP for fewer bits, `out` of TOGETHER. How many rows
    there are makes no difference to any of them. A share for each thread of a team; the threads do not wait for each other. */
-static void multiply(struct weight weight, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
-                     int64_t between, enum use use) {
+ONCE static void multiply(struct weight weight, const void *rows, void *results, int64_t count, int64_t in, int64_t out,
+                          int64_t between, enum use use) {
     switch ((enum held)weight.held) {
         case PAIRS: multiply_pairs(weight.numbers, rows, results, count, in, out, between, use); break;
         case INT8: multiply_whole(weight.numbers, rows, results, count, in, out, between, INT8, use); break;
