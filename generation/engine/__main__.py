@@ -13,14 +13,11 @@ def _taken_over_stdout() -> BinaryIO:
     return os.fdopen(private, "wb", buffering=0)
 
 
-# Read when torch is imported. Threads that wait by spinning, as is the default, stall each other as soon as another
-# program wants the processor: with two threads on two busy cores a step took fifty times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 if __name__ == "__main__":
     events = _taken_over_stdout()  # before anything is imported that might print
-    from generation.engine.libraries import import_libraries
+    from generation.engine.libraries import bound_waiting, import_libraries
 
+    bound_waiting()
     import_libraries()
     from generation.engine.runner import main
 

@@ -31,6 +31,9 @@ PROMPT: Final = "lo-fi hip hop with electric piano, bass and drums"
 
 def run(*, rounds: int, checkpoint: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure and return the figures. Without `checkpoint` one of musicgen-small's shape is made and kept."""
+    from generation.engine.libraries import bound_waiting
+
+    bound_waiting()  # as in a runner
     folder = checkpoint or made_checkpoint(say)
     import torch
 

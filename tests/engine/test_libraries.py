@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.engine.conftest import DEMO, ROOT
 
@@ -89,3 +92,32 @@ def test_the_runner_starts_so() -> None:
     assert (
         not {"torch._dynamo.symbolic_convert", "torch.distributed.tensor", "accelerate", "sympy"} & imported
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "30000000000"}),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is Linux's")
+def test_its_threads_wait_for_each_other_as_long_as_is_good(
+    given: dict[str, str], wanted: dict[str, str]
+) -> None:
+    """As the library of the threads says that it understood it."""
+    inherited = {name: value for name, value in os.environ.items() if name not in wanted}
+    ended = subprocess.run(
+        [sys.executable, "-m", "generation.engine"],
+        cwd=ROOT,
+        env={**inherited, **given, "OMP_DISPLAY_ENV": "verbose"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert '"event": "started"' in ended.stdout, ended.stderr[-2000:]
+    for name, value in wanted.items():
+        assert f"{name} = '{value}'" in ended.stderr
