@@ -36,8 +36,8 @@ def bound_waiting() -> None:
     """Let threads that wait for each other look around for some microseconds before they sleep. To be called before torch is
     imported, which reads it then; who set OMP_WAIT_POLICY knows better.
 
-    They wait some two hundred times in a step. Where each sleeps at once, a step takes half as long again; and where they look
-    around for long, as is the default, they stall each other as soon as another program wants the processor
+    They wait more than two hundred times in a step. Where each sleeps at once, a step takes half as long again; and where they
+    look around for long, as is the default, they stall each other as soon as another program wants the processor
     (docs/decisions/0017).
     """
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -146,7 +146,7 @@ static void put_row(const uint16_t *row, int64_t in, int64_t some, uint32_t *num
         put_whole(numbers + index / 2 * some, 2 * some, own);
         all += own;
     }
-    *zero = (float)sum_of_whole(all) * ZERO;
+    *zero = sum(__builtin_convertvector(all, floats)) * ZERO; /* all of a very wide row would not go into 32 bits */
 }
 
 /* The same for INT4: each GROUP has a scale of its own, so that 8 bits are as good as the weights' 4 can use. */
